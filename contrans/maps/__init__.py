@@ -1,0 +1,7 @@
+"""How does a concept cross over? Affine maps from one model's hidden space into another's."""
+
+from contrans.maps.affine import AffineMap, MapSet
+from contrans.maps.corpora import Corpus, corpus
+from contrans.maps.fit import fit_map, fit_states
+
+__all__ = ["AffineMap", "Corpus", "MapSet", "corpus", "fit_map", "fit_states"]

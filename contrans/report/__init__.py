@@ -1,0 +1,1 @@
+"""What do people look at? Figures and tables made from results."""

@@ -1,0 +1,97 @@
+"""Texts to token ids, and token ids to padded batches of about equal length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from contrans.errors import TextError
+from contrans.models import Model
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of many texts, unpadded.
+
+    Attributes:
+        ids: one list of token ids per text, special tokens (BOS) included.
+        ends: for every token the character offset at which it ends in its text; 0 for special tokens.
+    """
+
+    ids: list[list[int]]
+    ends: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in all texts together."""
+        return sum(map(len, self.ids))
+
+
+def encode(model: Model, texts: Sequence[str], *, special_tokens: bool = True) -> Encoded:
+    """Tokenises texts as the model was trained to see them.
+
+    Args:
+        model: whose tokenizer to use.
+        texts: the texts; the text of a chat template already holds its BOS, so pass `special_tokens=False` for it.
+        special_tokens: whether the tokenizer adds its BOS.
+
+    Raises:
+        TextError: a text is empty, or longer than the model's context.
+    """
+    for i, text in enumerate(texts):
+        if not text.strip():
+            raise TextError(f"Text {i} of {len(texts)} is empty; remove it or give it words.")
+    if not texts:
+        return Encoded([], [])
+    fast = bool(getattr(model.tokenizer, "is_fast", False))
+    out = model.tokenizer(list(texts), add_special_tokens=special_tokens, return_offsets_mapping=fast, verbose=False)
+    ids: list[list[int]] = out["input_ids"]
+    ends = [[end for _, end in row] for row in out["offset_mapping"]] if fast else [[] for _ in ids]
+    for i, row in enumerate(ids):
+        if not row:
+            raise TextError(f"Text {i} ({texts[i][:40]!r}) has no tokens in {model.name}; remove it.")
+        if model.context_length is not None and len(row) > model.context_length:
+            raise TextError(
+                f"Text {i} ({texts[i][:40]!r}…) has {len(row):,} tokens, but {model.name} reads at most "
+                f"{model.context_length:,}; shorten it."
+            )
+    return Encoded(ids, ends)
+
+
+def batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+    """Groups texts of about equal length so that no padded batch exceeds a token budget.
+
+    Args:
+        lengths: tokens of each text.
+        batch_tokens: most tokens, padding included, in one batch; a longer text is a batch of its own.
+
+    Returns:
+        Lists of text indices, longest texts first, so that memory peaks at the start and not at the end.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        # the first text of a group is its longest, so it alone decides the padded width
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= batch_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pads rows on the right: left padding would shift learned positions in a plain forward.
+
+    Returns:
+        `input_ids` and `attention_mask`, both int64 [batch, longest].
+    """
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return ids, mask

@@ -1,0 +1,94 @@
+"""First and second moments of paired states, streaming and mergeable, in float64.
+
+Chan, Golub & LeVeque (1979): counts, means and centred co-moments of two parts merge exactly. Raw sums of
+squares would cancel catastrophically beside a mean that is a hundred times the spread, as in Gemma.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from contrans.errors import StateError
+
+
+@dataclass
+class Moments:
+    """Moments of n paired rows (x, y), x of width ds and y of width dt.
+
+    Attributes:
+        n: rows.
+        mean_x: float64 [ds].
+        mean_y: float64 [dt].
+        sxx: float64 [ds, ds], Σ (x − mean_x)ᵀ(x − mean_x).
+        sxy: float64 [ds, dt], Σ (x − mean_x)ᵀ(y − mean_y).
+        syy: float64, Σ ‖y − mean_y‖².
+    """
+
+    n: int
+    mean_x: torch.Tensor
+    mean_y: torch.Tensor
+    sxx: torch.Tensor
+    sxy: torch.Tensor
+    syy: float
+
+    @classmethod
+    def empty(cls, ds: int, dt: int) -> "Moments":
+        """The moments of no rows."""
+        f64 = torch.float64
+        return cls(
+            0,
+            torch.zeros(ds, dtype=f64),
+            torch.zeros(dt, dtype=f64),
+            torch.zeros((ds, ds), dtype=f64),
+            torch.zeros((ds, dt), dtype=f64),
+            0.0,
+        )
+
+    @classmethod
+    def of(cls, x: torch.Tensor, y: torch.Tensor) -> "Moments":
+        """The moments of rows x [n, ds] and y [n, dt].
+
+        Raises:
+            StateError: the rows do not pair up or are not finite.
+        """
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+            raise StateError(
+                f"Paired states must be two matrices of equally many rows, not {tuple(x.shape)} and {tuple(y.shape)}."
+            )
+        if not (bool(torch.isfinite(x).all()) and bool(torch.isfinite(y).all())):
+            raise StateError("Paired states are not finite; load the model in bfloat16 or float32 and capture again.")
+        if len(x) == 0:
+            return cls.empty(x.shape[1], y.shape[1])
+        x, y = x.double(), y.double()
+        mean_x, mean_y = x.mean(0), y.mean(0)
+        x, y = x - mean_x, y - mean_y
+        return cls(len(x), mean_x, mean_y, x.T @ x, x.T @ y, float(y.square().sum()))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """The moments of both sets of rows together."""
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        n = self.n + other.n
+        dx, dy = other.mean_x - self.mean_x, other.mean_y - self.mean_y
+        w = self.n * other.n / n
+        return Moments(
+            n,
+            self.mean_x + dx * (other.n / n),
+            self.mean_y + dy * (other.n / n),
+            self.sxx + other.sxx + w * torch.outer(dx, dx),
+            self.sxy + other.sxy + w * torch.outer(dx, dy),
+            self.syy + other.syy + w * float(dy @ dy),
+        )
+
+    def update(self, x: torch.Tensor, y: torch.Tensor) -> "Moments":
+        """The moments with rows x [n, ds] and y [n, dt] added."""
+        return self.merge(Moments.of(x, y))
+
+    def about(self, mean_x: torch.Tensor, mean_y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Second moments per row about other means: C [ds, ds], D [ds, dt] and q = Σ‖y − mean_y‖²/n."""
+        dx, dy = self.mean_x - mean_x, self.mean_y - mean_y
+        return (
+            self.sxx / self.n + torch.outer(dx, dx),
+            self.sxy / self.n + torch.outer(dx, dy),
+            self.syy / self.n + float(dy @ dy),
+        )

@@ -1,0 +1,86 @@
+"""At which positions a transplant acts, from token ids and masks alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+SCOPES = ("all", "prompt", "generated", "last")
+
+
+@dataclass
+class Generation:
+    """What is known of the generation that a forward pass belongs to.
+
+    Attributes:
+        prompt_length: columns of the prompt, padding included; 0 before the first pass.
+        seen: columns that went through the model, from the cache or without one.
+        prompt: the prompt's token ids [batch, prompt_length], where they are known.
+    """
+
+    prompt_length: int = 0
+    seen: int = 0
+    prompt: torch.Tensor | None = None
+
+    def advance(self, *, past: int, width: int, ids: torch.Tensor | None) -> int:
+        """Notes a forward pass of `width` new columns after `past` cached ones; returns the first one's column.
+
+        A pass without cache whose text is the same prompt and one token longer than the last one continues the
+        same generation; any other pass without cache begins anew. Cached columns before a pass that is the
+        first to be seen (a shared prefix, say) belong to the prompt.
+        """
+        total = past + width
+        expected = past if past else total - 1
+        continues = 0 < self.seen == expected and (past > 0 or self._same_prompt(ids))
+        if not continues:
+            self.prompt_length, self.prompt = total, ids
+        self.seen = total
+        return past
+
+    def _same_prompt(self, ids: torch.Tensor | None) -> bool:
+        if ids is None or self.prompt is None:
+            return False
+        start = ids[:, : self.prompt_length]
+        return start.shape == self.prompt.shape and bool((start == self.prompt).all())
+
+
+def position_mask(
+    scope: str,
+    real: torch.Tensor,
+    *,
+    start: int,
+    prompt_length: int,
+    is_bos: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Which of a pass's columns are edited.
+
+    "all" is every real token, "prompt" those that were given, "generated" those that the model wrote, and
+    "last" the last token of the prompt and all generated ones. BOS and padding are never edited: BOS is an
+    attention sink, and what is added to it reaches everything else.
+
+    Args:
+        scope: one of `SCOPES`.
+        real: bool [batch, width], tokens that are no padding.
+        start: column of the first token in its generation.
+        prompt_length: columns of the prompt.
+        is_bos: bool [batch, width], tokens that are the model's BOS.
+
+    Returns:
+        Bool [batch, width].
+    """
+    width = real.shape[1]
+    column = torch.arange(start, start + width, device=real.device)
+    if scope == "prompt":
+        chosen = real & (column < prompt_length)
+    elif scope == "generated":
+        chosen = real & (column >= prompt_length)
+    elif scope == "last":
+        in_prompt = real & (column < prompt_length)
+        # right padding puts the last real token of a row before the last column
+        from_the_end = in_prompt.flip(1).cumsum(1).flip(1)
+        ends_here = start + width >= prompt_length
+        chosen = (in_prompt & (from_the_end == 1) if ends_here else torch.zeros_like(real)) | (
+            real & (column >= prompt_length)
+        )
+    else:
+        chosen = real
+    return chosen & ~is_bos if is_bos is not None else chosen

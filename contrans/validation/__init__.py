@@ -1,0 +1,1 @@
+"""Did it work? Arms, protocols, intervals."""

@@ -1,0 +1,179 @@
+"""The emotion protocol: which of a family's labels does the model name after a scenario?
+
+Six labelled scenarios stand before the scenario that is asked about (Dong et al. 2024, §4.2, with correct labels).
+On the *negatives* of a concept, scenarios of the other labels, an arm is right if the model names the concept.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from contrans.concepts.contrast import ContrastSet, Example
+from contrans.errors import TextError
+from contrans.hashing import text_hash
+from contrans.models import Model
+from contrans.states.encode import encode
+from contrans.validation.engine import ScoringEngine
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model answers to every item under one shift.
+
+    Attributes:
+        label_logprob: float64 [items, labels], log-probability of each label as a whole word.
+        greedy_label: int64 [items], the label that greedy decoding over the whole vocabulary writes; −1 if none.
+    """
+
+    label_logprob: np.ndarray
+    greedy_label: np.ndarray
+
+    def logit_hits(self, label: int) -> np.ndarray:
+        """Bool [items]: the label is the likeliest of the family's labels."""
+        return self.label_logprob.argmax(1) == label
+
+    def token_hits(self, label: int) -> np.ndarray:
+        """Bool [items]: greedy decoding writes the label; for a label of one token, it is the likeliest of all."""
+        return self.greedy_label == label
+
+
+class EmotionProtocol:
+    """Scenarios of a family, the few-shot prompt before them, and a model that answers under shifts of one block.
+
+    Attributes:
+        concepts: the family's concepts.
+        labels: the word for each of them.
+        items: the scenarios, all labels together.
+        truth: int64 [items], index of each scenario's own concept.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        family: Sequence[ContrastSet],
+        *,
+        block: int,
+        split: str,
+        per_label: int | None = None,
+        precision: str = "float32",
+        batch_tokens: int = 4096,
+    ) -> None:
+        """Runs the unsteered model once over all prompts, up to the block.
+
+        Args:
+            model: the model that answers.
+            family: contrast sets that share a template and labels, one per label.
+            block: the block whose output will be shifted.
+            split: "dev" or "test".
+            per_label: most scenarios of each label; all if None.
+            precision: "float32" or "bfloat16" products.
+            batch_tokens: most tokens in one batch.
+
+        Raises:
+            TextError: the sets are no family, a split is empty, or two labels are the same tokens.
+        """
+        templates = {c.template for c in family}
+        if len(templates) != 1 or len(family) < 2:
+            raise TextError(
+                "The emotion protocol needs at least two contrast sets with one template; name a whole family."
+            )
+        self.concepts = [c.concept for c in family]
+        self.labels = [c.label for c in family]
+        self.items: list[Example] = []
+        truth: list[int] = []
+        for i, contrast in enumerate(family):
+            part = ordered(contrast.split(split).positives)[:per_label]
+            self.items += part
+            truth += [i] * len(part)
+        self.truth = np.array(truth)
+        self._label_ids = self._tokenised_labels(model, family)
+        prefix_text = few_shot_prefix(family)
+        whole = encode(model, [prefix_text + e.prompt for e in self.items]).ids
+        shared = _common_prefix(whole)
+        # at least one token must follow the prefix
+        shared = min(shared, min(map(len, whole)) - 1)
+        suffixes = [row[shared:] for row in whole]
+        # the last token of a label is never fed: what stands before it predicts it
+        rows, self._rows_of = [], []
+        for suffix in suffixes:
+            tails = {tuple(ids[:k]) for ids in self._label_ids for k in range(len(ids))}
+            where = {}
+            for tail in sorted(tails):
+                where[tail] = len(rows)
+                rows.append([*suffix, *tail])
+            self._rows_of.append(where)
+        self.n_tokens = shared + sum(map(len, rows))
+        self._engine = ScoringEngine(
+            model, block, rows, prefix=whole[0][:shared], precision=precision, batch_tokens=batch_tokens
+        )
+
+    def _tokenised_labels(self, model: Model, family: Sequence[ContrastSet]) -> list[list[int]]:
+        stem = few_shot_prefix(family) + self.items[0].prompt
+        alone = encode(model, [stem]).ids[0]
+        out = []
+        for label in self.labels:
+            ids = encode(model, [f"{stem} {label}"]).ids[0]
+            if ids[: len(alone)] != alone:
+                raise TextError(
+                    f"The label {label!r} runs into the template's last token in {model.name}; end the template in "
+                    f"a word."
+                )
+            out.append(ids[len(alone) :])
+        if len({tuple(ids) for ids in out}) != len(out):
+            raise TextError(f"Two labels of {self.labels} are the same tokens in {model.name}; choose other labels.")
+        return out
+
+    def score(self, shift: torch.Tensor | None) -> Scores:
+        """What the model answers with the block's output shifted by [d], or unsteered."""
+        wanted = sorted({t for ids in self._label_ids for t in ids})
+        column = {t: i for i, t in enumerate(wanted)}
+        n_rows = sum(map(len, self._rows_of))
+        logprob = np.empty((n_rows, len(wanted)))
+        best = np.empty(n_rows, dtype=np.int64)
+        for indices, logits in self._engine.logits(shift):
+            picked = logits[:, wanted] - torch.logsumexp(logits, -1, keepdim=True)
+            logprob[indices] = picked.double().cpu().numpy()
+            best[indices] = logits.argmax(-1).cpu().numpy()
+        labels = np.array(
+            [[self._word(logprob, column, where, ids) for ids in self._label_ids] for where in self._rows_of]
+        )
+        greedy = np.full(len(self._rows_of), -1)
+        for i, where in enumerate(self._rows_of):
+            for j, ids in enumerate(self._label_ids):
+                if all(best[where[tuple(ids[:k])]] == t for k, t in enumerate(ids)):
+                    greedy[i] = j
+        return Scores(labels, greedy)
+
+    @staticmethod
+    def _word(logprob: np.ndarray, column: dict[int, int], where: dict[tuple[int, ...], int], ids: list[int]) -> float:
+        return sum(logprob[where[tuple(ids[:k])], column[t]] for k, t in enumerate(ids))
+
+    def negatives(self, label: int) -> np.ndarray:
+        """Bool [items]: scenarios of the other labels."""
+        return self.truth != label
+
+
+def ordered(examples: Sequence[Example]) -> list[Example]:
+    """Examples in the order of their hashes, so that the first k are a fixed, unbiased sample."""
+    return sorted(examples, key=lambda e: text_hash(e.text))
+
+
+def few_shot_prefix(family: Sequence[ContrastSet]) -> str:
+    """One labelled scenario per label, from the refine split, each with its correct label."""
+    shots = [f"{ordered(c.split('refine').positives)[0].prompt} {c.label}\n\n" for c in family]
+    return "".join(shots)
+
+
+def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    def same() -> Iterator[bool]:
+        for column in zip(*rows, strict=False):
+            yield len(set(column)) == 1
+
+    n = 0
+    for equal in same():
+        if not equal:
+            break
+        n += 1
+    return n

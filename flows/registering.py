@@ -1,0 +1,186 @@
+"""Putting a finished pipeline into the registry, and into the document of `--json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from contrans.concepts.contrast import ContrastSet
+from contrans.hashing import digest
+from flows.steps import SIDES, Step, Study
+from flows.store import Store
+from flows.work import map_arms
+from registry import Registry, Result, Version
+
+if TYPE_CHECKING:
+    from contrans.models import ModelRecord
+
+
+def register_all(
+    study: Study,
+    models: Mapping[str, ModelRecord],
+    steps: Mapping[str, Step],
+    store: Store,
+    registry: Registry,
+    run_id: str | None = None,
+) -> list[Version]:
+    """Registers all that a pipeline made: models, texts, vectors, maps, transplants, validations.
+
+    Registering the same again returns the versions that are there, so it may be done twice or be cut short.
+
+    Returns:
+        The versions, inputs before what was made from them.
+    """
+    versions: list[Version] = []
+
+    def add(kind: str, name: str, manifest: Mapping[str, Any], **more: Any) -> Version:
+        versions.append(registry.register(kind, name, manifest=manifest, run_id=run_id, **more))
+        return versions[-1]
+
+    names = {side: models[side].name for side in SIDES}
+    model = {side: add("model", names[side], models[side].to_json()) for side in SIDES}
+    sets = {c.name: {split: _text_set(add, c, split) for split in ("refine", "dev", "test")} for c in study.family}
+    texts = add(
+        "text_set",
+        study.texts.name,
+        {
+            "hash": study.texts.hash,
+            "n_texts": len(study.texts),
+            "licence": study.texts.licence,
+            "rows": study.spec.corpus.canonical(),
+        },
+        files={"texts.jsonl": _lines(study.texts.texts)},
+    )
+    vectors = {
+        side: {
+            c.concept: add(
+                "vector",
+                f"{c.concept}/{names[side]}",
+                {"concept": c.concept, "estimator": study.spec.refine.estimator, "block": study.block(side)},
+                files=_files(store, steps[f"refine · {side}"], c.concept),
+                inputs={"model": model[side], "texts": sets[c.name]["refine"], **_others(sets, c, study)},
+            )
+            for c in study.contrasts
+        }
+        for side in SIDES
+    }
+    arms = map_arms(study)
+    maps = {}
+    for arm in arms:
+        files = _files(store, steps["fit maps"], arm)
+        entry = json.loads(files["affine_map.json"])["maps"][0]
+        maps[arm] = add(
+            "map",
+            f"{names['source']}/{names['target']}" + ("" if arm == "transplanted" else f"/{arm}"),
+            {
+                "estimator": entry["estimator"],
+                "source_block": study.source_block,
+                "target_block": study.target_block,
+                **entry["info"],
+            },
+            files=files,
+            inputs={**model, "texts": texts},
+        )
+    calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
+    validation = json.loads(store.read(steps["validate"].key)["validation.json"])
+    rows = [*calibration["rows"], *validation["rows"]]
+    transplants = {}
+    for c in study.contrasts:
+        transplants[c.concept] = add(
+            "transplant",
+            f"{c.concept}/{names['source']}/{names['target']}",
+            {"concept": c.concept, "block": study.target_block, "dose": calibration["doses"]["transplanted"]},
+            files=_files(store, steps["map vectors"], f"{c.concept}.transplanted"),
+            inputs={
+                "vector": vectors["source"][c.concept],
+                "map": maps["transplanted"],
+                "target": model["target"],
+            },
+        )
+    figure = store.read(steps["figure"].key)
+    for concept in [c.concept for c in study.contrasts]:
+        add(
+            "validation",
+            f"{concept}/{names['source']}/{names['target']}/{study.spec.validate_.protocol}",
+            {
+                "protocol": study.spec.validate_.protocol,
+                "split": "test",
+                "concept": concept,
+                "doses": calibration["doses"],
+                "summary": _summary(validation["summary"], concept),
+                "seed": study.spec.seed,
+            },
+            files=figure,
+            inputs={
+                "transplant": transplants[concept],
+                "own": vectors["target"][concept],
+                **{f"{arm}_map": maps[arm] for arm in arms if arm != "transplanted"},
+                **{
+                    f"{split}_texts/{c.concept}": sets[c.name][split] for c in study.family for split in ("dev", "test")
+                },
+            },
+            results=[Result(**r) for r in rows if r["concept"] in (concept, "all")],
+        )
+    return list(dict.fromkeys(versions))
+
+
+def _text_set(add: Any, contrast: ContrastSet, split: str) -> Version:
+    part = contrast.split(split).positives
+    return add(
+        "text_set",
+        f"{contrast.name}/{split}",
+        {
+            "hash": digest([e.prompt for e in part]),
+            "n_texts": len(part),
+            "split": split,
+            "licence": contrast.licence,
+            "template": contrast.template,
+        },
+        files={"texts.jsonl": _lines([e.text for e in part])},
+    )
+
+
+def _others(sets: Mapping[str, Mapping[str, Version]], contrast: ContrastSet, study: Study) -> dict[str, Version]:
+    # the negatives of a concept are its siblings' texts
+    return {f"negatives/{c.concept}": sets[c.name]["refine"] for c in study.family if c.name != contrast.name}
+
+
+def _lines(texts: Any) -> bytes:
+    return "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts).encode()
+
+
+def _files(store: Store, step: Step, prefix: str) -> dict[str, bytes]:
+    found = {k.removeprefix(f"{prefix}."): v for k, v in store.read(step.key).items() if k.startswith(f"{prefix}.")}
+    return {k: v for k, v in found.items() if k.startswith(("concept_vector.", "affine_map."))}
+
+
+def _summary(summary: Mapping[str, Any], concept: str) -> dict[str, Any]:
+    kept = {k: v for k, v in summary.items() if "/" not in k}
+    return {**kept, "gain_recovered_of_concept": summary.get(f"gain_recovered/{concept}")}
+
+
+def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[str, Any]:
+    """The numbers of a finished pipeline: `validations`, `summary`, `doses`, `match_rate` and `map`."""
+    calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
+    validation = json.loads(store.read(steps["validate"].key)["validation.json"])
+    entry = json.loads(store.read(steps["fit maps"].key)["transplanted.affine_map.json"])["maps"][0]
+    key = f"{study.source_block}>{study.target_block}"
+    survivals = []
+    for c in study.contrasts:
+        header = json.loads(store.read(steps["map vectors"].key)[f"{c.concept}.transplanted.concept_vector.json"])
+        assert key in header["provenance"]["map"]
+        survivals.append(header["provenance"]["survival"][str(study.target_block)])
+    facts = json.loads(store.read(steps["fit maps"].key)["facts.json"])
+    return {
+        "validations": [*calibration["rows"], *validation["rows"]],
+        "summary": validation["summary"],
+        "doses": calibration["doses"],
+        "match_rate": facts["match_rate"],
+        "map": {
+            "estimator": entry["estimator"],
+            "lambda": entry["info"]["lambda"],
+            "heldout_r2": entry["info"]["heldout_r2"],
+            "survival": sum(survivals) / len(survivals),
+        },
+    }

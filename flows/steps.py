@@ -1,0 +1,368 @@
+"""The steps of a pipeline: what each is made from, what it costs, and its content key.
+
+A step's key is a hash over its kind's version, its settings and the keys of its inputs, and the first keys hold the
+fingerprints of the models and the hashes of the texts. Equal keys mean equal output, on any machine that rounds alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from contrans.concepts.contrast import ContrastSet, contrast_sets, family_of
+from contrans.concepts.splits import SPLITS
+from contrans.errors import SpecError
+from contrans.hashing import digest, text_hash
+from contrans.maps.corpora import Corpus, check_circularity, corpus
+from contrans.maps.fit import block_at
+from contrans.validation.emotion_arms import CURVE_DRAWS, n_scorings
+from flows.store import Store
+
+if TYPE_CHECKING:
+    from contrans.models import Model, ModelRecord
+    from flows.spec import PipelineSpec
+
+STEP_VERSIONS = {
+    "capture": 1,
+    "refine": 1,
+    "map": 1,
+    "transplant": 1,
+    "calibrate": 1,
+    "validate": 1,
+    "report": 1,
+}
+"""Raise a kind's version when its output changes for equal input: what depends on it is then made anew."""
+
+_CHARACTERS_PER_TOKEN = 4.3
+SIDES = ("source", "target")
+
+
+class ModelFacts(Protocol):
+    """What the keys and the planner need to know of a model."""
+
+    @property
+    def name(self) -> str:
+        """Short name, safe in a path."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of its configuration and weights."""
+        ...
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of decoder blocks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step asks of the machine.
+
+    Attributes:
+        model: "source", "target" or None.
+        texts: texts that go through the model.
+        tokens: their tokens, estimated from their characters.
+        share: share of the model's blocks that run for each token.
+        head_rows: rows that go through the language-model head.
+    """
+
+    model: str | None = None
+    texts: int = 0
+    tokens: int = 0
+    share: float = 0.0
+    head_rows: int = 0
+
+
+class ModelPool(Protocol):
+    """Loads each model once."""
+
+    def get(self, side: str) -> Model:
+        """The model of a side."""
+        ...
+
+    def record(self, side: str) -> ModelRecord:
+        """The identity of a side's model."""
+        ...
+
+
+@dataclass
+class StepContext:
+    """What a running step may use."""
+
+    spec: PipelineSpec
+    store: Store
+    steps: dict[str, Step]
+    models: ModelPool
+    progress: Callable[[int], None] = field(default=lambda _: None)
+
+    def read(self, step: str, *names: str) -> dict[str, bytes]:
+        """Files of a step that is done."""
+        return self.store.read(self.steps[step].key, *names)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One coarse piece of work.
+
+    Attributes:
+        name: what people see.
+        kind: a key of `STEP_VERSIONS`.
+        key: SHA-256 over all that decides the output.
+        inputs: names of the steps it needs.
+        cost: what it asks of the machine.
+        run: makes the output, a file content per file name.
+    """
+
+    name: str
+    kind: str
+    key: str
+    inputs: tuple[str, ...]
+    cost: Cost
+    run: Callable[[StepContext], dict[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A spec with its texts read and its blocks settled: what the steps are about.
+
+    Attributes:
+        spec: the spec.
+        contrasts: the concepts' contrast sets.
+        family: all contrast sets of the concepts' family; its labels are what the model chooses from.
+        texts: the corpus, every kind of row.
+        generic: texts for KL and perplexity, none of them in the corpus.
+        source_block: block refined and mapped from.
+        target_block: block mapped to and transplanted at.
+    """
+
+    spec: PipelineSpec
+    contrasts: list[ContrastSet]
+    family: list[ContrastSet]
+    texts: Corpus
+    generic: Corpus
+    source_block: int
+    target_block: int
+
+    def block(self, side: str) -> int:
+        """The block of "source" or "target"."""
+        return self.source_block if side == "source" else self.target_block
+
+    def refine_prompts(self) -> list[str]:
+        """All prompts that the vectors are refined from, each once, in a fixed order."""
+        examples = [e for c in self.contrasts for s in [c.split("refine")] for e in (*s.positives, *s.negatives)]
+        return sorted({e.prompt for e in examples})
+
+
+def study(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> Study:
+    """Reads the texts that a spec names and settles its blocks.
+
+    Raises:
+        TextError: texts are missing, malformed or too few.
+        CircularityError: a contrast text stands in the corpus.
+        SpecError: the concepts are no family that the protocol can score, or a block does not exist.
+    """
+    contrasts = contrast_sets(spec.concepts)
+    families = {tuple(c.labels) for c in contrasts}
+    if len(families) != 1 or len(contrasts[0].labels) < 3:
+        raise SpecError(
+            f"The emotion protocol scores concepts of one family, not {', '.join(c.name for c in contrasts)}; name "
+            f"sets of "
+            f"one family, such as emotion/*."
+        )
+    family = family_of(spec.concepts[0])
+    rows = spec.corpus
+    passages = corpus(rows.name)
+    used = max(rows.wrapped, rows.truncated, rows.plain)
+    base = passages.take(used)
+    templates = sorted({c.template for c in contrasts})
+    parts = [base.take(rows.wrapped // len(templates)).wrap(t) for t in templates] if rows.wrapped else []
+    if rows.truncated:
+        parts.append(base.take(rows.truncated).truncate())
+    if rows.plain:
+        parts.append(base.take(rows.plain))
+    if not rows.wrapped + rows.plain:
+        raise SpecError("The map has no rows to be fitted on; set corpus.wrapped or corpus.plain above 0.")
+    texts = parts[0]
+    for part in parts[1:]:
+        texts = texts + part
+    generic = passages.take(spec.validate_.generic_texts, start=len(passages) - spec.validate_.generic_texts)
+    if used + len(generic) > len(passages):
+        raise SpecError(
+            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and "
+            f"{len(generic)} generic texts."
+        )
+    for contrast in family:
+        check_circularity(base.texts, contrast.texts)
+    return Study(
+        spec,
+        contrasts,
+        family,
+        texts,
+        generic,
+        _block(spec, "source", source),
+        _block(spec, "target", target),
+    )
+
+
+def _block(spec: PipelineSpec, side: str, model: ModelFacts) -> int:
+    wanted = getattr(spec.blocks, side)
+    block = block_at(wanted, model.n_blocks) if isinstance(wanted, float) else wanted
+    if not 0 <= block < model.n_blocks:
+        raise SpecError(
+            f"blocks.{side} is {wanted}, but {model.name} has blocks 0 to {model.n_blocks - 1}; give one of them or a "
+            f"depth "
+            f"between 0.0 and 1.0."
+        )
+    return block
+
+
+def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> list[Step]:
+    """The steps of a pipeline in an order in which they may run; nothing is run or loaded.
+
+    Args:
+        spec: what to do.
+        source: the aligned model.
+        target: the model to change.
+
+    Raises:
+        ContransError: the texts or blocks that the spec names cannot be used.
+    """
+    from flows import work
+
+    s = study(spec, source, target)
+    models = {"source": source, "target": target}
+    precision = spec.compute.precision
+    steps: dict[str, Step] = {}
+
+    def add(
+        name: str,
+        kind: str,
+        run: Callable[[StepContext], dict[str, bytes]],
+        *,
+        settings: Any,
+        inputs: tuple[str, ...] = (),
+        cost: Cost | None = None,
+    ) -> None:
+        key = digest(
+            {
+                "kind": kind,
+                "version": STEP_VERSIONS[kind],
+                "settings": settings,
+                "inputs": [steps[i].key for i in inputs],
+            }
+        )
+        steps[name] = Step(name, kind, key, inputs, cost or Cost(), run)
+
+    prompts = s.refine_prompts()
+    for side, model in models.items():
+        block = s.block(side)
+        share = (block + 1) / model.n_blocks
+        for what, texts in (("concepts", prompts), ("corpus", list(s.texts.texts))):
+            add(
+                f"capture {what} · {side}",
+                "capture",
+                work.capture_texts(side, block, texts),
+                settings={
+                    "model": model.fingerprint,
+                    "block": block,
+                    "texts": digest([text_hash(t) for t in texts]),
+                    "precision": precision,
+                },
+                cost=Cost(side, len(texts), _tokens(texts), share),
+            )
+        add(
+            f"refine · {side}",
+            "refine",
+            work.refine_concepts(s, side),
+            settings={
+                "estimator": spec.refine.estimator,
+                "sets": {c.name: c.hash for c in s.contrasts},
+                "model": model.fingerprint,
+            },
+            inputs=(f"capture concepts · {side}",),
+        )
+    add(
+        "fit maps",
+        "map",
+        work.fit_maps(s),
+        settings={
+            "estimator": spec.map.estimator,
+            "held_out": spec.map.held_out,
+            "seed": spec.seed,
+            "rows": spec.corpus.canonical(),
+            "corpus": s.texts.hash,
+        },
+        inputs=("capture corpus · source", "capture corpus · target"),
+    )
+    add(
+        "map vectors",
+        "transplant",
+        work.map_vectors(s),
+        settings={"concepts": [c.name for c in s.contrasts]},
+        inputs=("refine · source", "fit maps"),
+    )
+    v = spec.validate_
+    share_above = 1 - (s.target_block + 1) / target.n_blocks
+    arms = list(v.arms)
+    for name, kind, split, per_label, n in (
+        (
+            "calibrate dose",
+            "calibrate",
+            "dev",
+            v.dev_per_label,
+            n_scorings(arms, len(s.contrasts), len(v.doses), CURVE_DRAWS),
+        ),
+        (
+            "validate",
+            "validate",
+            "test",
+            v.test_per_label,
+            n_scorings(arms, len(s.contrasts), 1, v.random_draws),
+        ),
+    ):
+        items = [e.prompt for c in s.family for e in c.split(split).positives[:per_label]]
+        settings: dict[str, Any] = {
+            "protocol": v.protocol,
+            "arms": arms,
+            "per_label": per_label,
+            "seed": spec.seed,
+            "precision": precision,
+            "texts": {c.name: [c.split(part).hash for part in ("refine", split)] for c in s.family},
+            "target": target.fingerprint,
+        }
+        inputs: tuple[str, ...] = ("map vectors", "refine · target", "fit maps")
+        if kind == "calibrate":
+            run = work.calibrate_dose(s)
+            settings["doses"] = sorted(v.doses)
+        else:
+            run = work.validate_arms(s)
+            settings |= {"random_draws": v.random_draws, "generic": s.generic.hash}
+            inputs += ("calibrate dose",)
+        add(
+            name,
+            kind,
+            run,
+            settings=settings,
+            inputs=inputs,
+            cost=Cost("target", len(items) * n, _tokens(items) * n, share_above, len(items) * n),
+        )
+    add(
+        "figure",
+        "report",
+        work.draw(s, source.name, target.name),
+        settings={"models": [source.name, target.name]},
+        inputs=("calibrate dose", "validate"),
+    )
+    return list(steps.values())
+
+
+def _tokens(texts: list[str]) -> int:
+    return round(sum(map(len, texts)) / _CHARACTERS_PER_TOKEN)
+
+
+def split_hashes(contrast: ContrastSet) -> dict[str, str]:
+    """The hash of each split of a contrast set."""
+    return {name: contrast.split(name).hash for name in SPLITS}

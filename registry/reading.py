@@ -1,0 +1,201 @@
+"""What a registry answers: everything that reads and changes nothing."""
+
+import builtins
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import select
+
+from contrans.errors import RegistryError
+from registry.blobs import BlobStore
+from registry.database import Database
+from registry.lineage import Direction, Lineage, trace
+from registry.lookup import resolve, search, to_version, versions
+from registry.records import AliasMove, Problem, Result, Run, Version
+from registry.runs import to_run
+from registry.schema import AliasHistoryRow, ConceptRow, FileRow, ResultRow, RunRow, RunVersionRow, VersionRow
+from registry.verify import GRACE, content_digest, problems, results_of
+
+
+class Reading:
+    """The half of `Registry` that reads; wherever a version is asked for, a reference (see `get`) will do."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def get(self, reference: str, kind: str | None = None) -> Version:
+        """Finds a version.
+
+        Args:
+            reference: "NAME" (the newest version), "NAME@number" or "NAME@alias", with an optional
+                "kind:" before it. A name's first segment is enough where exactly one transplant's
+                name begins with it: "anger" for "anger/gemma-3-270m".
+            kind: The kind to look among.
+
+        Raises:
+            RegistryError: If nothing or more than one thing fits; the message names candidates.
+        """
+        with self._database.reading() as session:
+            return resolve(session, reference, kind)
+
+    def lineage(self, version: Version | str, direction: Direction = "up", depth: int | None = None) -> Lineage:
+        """Tells what a version was made from ("up"), what was made from it ("down"), or both.
+
+        Args:
+            version: Where to begin.
+            direction: "up", "down" or "both".
+            depth: How many steps to go at most; None for all.
+        """
+        root = self._version(version)
+        with self._database.reading() as session:
+            return trace(session, root, direction, depth)
+
+    def files(self, version: Version | str) -> dict[str, str]:
+        """SHA-256 of a version's files, by file name."""
+        found = self._version(version)
+        with self._database.reading() as session:
+            rows = session.scalars(select(FileRow).where(FileRow.version_id == found.id).order_by(FileRow.filename))
+            return {row.filename: row.sha256 for row in rows}
+
+    def read(self, version: Version | str, filename: str) -> bytes:
+        """Reads a file of a version and checks its hash.
+
+        Raises:
+            RegistryError: If there is no such file, or its blob is missing or damaged.
+        """
+        found = self._version(version)
+        with self._database.reading() as session:
+            row = session.get(FileRow, (found.id, filename))
+        if row is None:
+            has = ", ".join(self.files(found)) or "none"
+            raise RegistryError(f"{found} has no file {filename!r}; it has {has}.")
+        return self._blobs.get(row.sha256, row.size)
+
+    def results(self, version: Version | str) -> builtins.list[Result]:
+        """The numbers of a validation, in the order in which they were registered."""
+        found = self._version(version)
+        with self._database.reading() as session:
+            query = select(ResultRow).where(ResultRow.validation_id == found.id).order_by(ResultRow.id)
+            return results_of(iter(session.scalars(query)))
+
+    def aliases(self, version: Version | str) -> tuple[str, ...]:
+        """The aliases that point at a version now."""
+        return self._version(version).aliases
+
+    def alias_history(self, version: Version | str, alias: str) -> builtins.list[AliasMove]:
+        """All moves of an alias among the versions of one name, the oldest first."""
+        found = self._version(version)
+        with self._database.reading() as session:
+            query = select(AliasHistoryRow).filter_by(kind=found.kind, name=found.name, alias=alias)
+            moves = list(session.scalars(query.order_by(AliasHistoryRow.id)))
+            rows = session.scalars(versions().where(VersionRow.id.in_({move.version_id for move in moves})))
+            by_id = {row.id: to_version(row) for row in rows}
+            return [AliasMove(move.alias, by_id[move.version_id], move.moved_at) for move in moves]
+
+    def concepts(self) -> dict[str, tuple[str | None, str | None]]:
+        """Family and description of every concept, by name."""
+        with self._database.reading() as session:
+            rows = session.scalars(select(ConceptRow))
+            return {row.name: (row.family, row.description) for row in sorted(rows, key=lambda row: row.name)}
+
+    def runs(self, *, version: Version | str | None = None, limit: int | None = None) -> builtins.list[Run]:
+        """Runs, the latest first; with `version` those linked to it."""
+        query = select(RunRow).order_by(RunRow.started.desc(), RunRow.id)
+        if version is not None:
+            query = query.join(RunVersionRow).where(RunVersionRow.version_id == self._version(version).id)
+        with self._database.reading() as session:
+            return [to_run(row) for row in session.scalars(query.limit(limit))]
+
+    def run_versions(self, run_id: str) -> builtins.list[Version]:
+        """The versions linked to a run, in the order of registration."""
+        query = versions().join(RunVersionRow).where(RunVersionRow.run_id == run_id)
+        with self._database.reading() as session:
+            return [to_version(row) for row in session.scalars(query.order_by(VersionRow.id))]
+
+    def content_digest(self) -> str:
+        """SHA-256, in hex, over kind, name, number and digest of all versions.
+
+        Two registries with the same content have the same one, whatever their ids, times and runs.
+        """
+        with self._database.reading() as session:
+            return content_digest(session)
+
+    def check(self, *, grace: timedelta = GRACE) -> builtins.list[Problem]:
+        """Reads everything and finds what is wrong.
+
+        Args:
+            grace: How long a blob may belong to no version before it is reported as orphaned: blobs are
+                stored before their version, so one may be on its way, or its writer was killed.
+
+        Returns:
+            Missing and corrupt blobs, versions whose rows were altered, and orphaned blobs.
+        """
+        with self._database.reading() as session:
+            return list(problems(session, self._blobs, grace))
+
+    def list(
+        self,
+        kind: str | None = None,
+        concept: str | None = None,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        estimator: str | None = None,
+        alias: str | None = None,
+        newest: bool = False,
+        before: Version | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[Version]:
+        """Lists versions, the latest registered first.
+
+        Args:
+            kind: Only of this kind.
+            concept: Only vectors, transplants and validations of this concept.
+            name: Only of this exact name.
+            model: Only this model, by name or reference, and what was made directly with it.
+            estimator: Only vectors and maps of this estimator.
+            alias: Only versions that this alias points at.
+            newest: Only the newest version of each name.
+            before: Only versions registered before this one; the last of one page gives the next page.
+            limit: At most so many.
+        """
+        with self._database.reading() as session:
+            return search(
+                session,
+                kind=kind,
+                concept=concept,
+                name=name,
+                model=model,
+                estimator=estimator,
+                alias=alias,
+                newest=newest,
+                before=None if before is None else before.id,
+                limit=limit,
+            )
+
+    def close(self) -> None:
+        """Closes the connections to the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Registry({self._database.shown!r}, blobs={self._blobs.url!r})"
+
+    def _version(self, version: Version | str) -> Version:
+        if isinstance(version, str):
+            return self.get(version)
+        # Not by id: another registry's version has another one, or has ours for something else.
+        with self._database.reading() as session:
+            row = session.scalars(versions().where(VersionRow.digest == version.digest)).one_or_none()
+        if row is None:
+            raise RegistryError(f"{version} is not in this registry; register it here first.")
+        return to_version(row)

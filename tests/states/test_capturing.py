@@ -1,0 +1,142 @@
+"""Capture against plain hooks and one-by-one forwards, on every architecture."""
+
+import tracemalloc
+
+import pytest
+import torch
+
+from contrans.errors import BlockError, StateError, TextError
+from contrans.states import capture, iter_states
+from contrans.states.encode import batches
+from tests.tiny import ARCHITECTURES, tiny
+
+TEXTS = ["the cat sat", "one stone alone on a mountain", "x", "they think the weather is the weather there"]
+
+
+def plain_states(model, text: str) -> list[torch.Tensor]:
+    """All block outputs [width, d] of one text, by plain hooks in one plain forward."""
+    out = []
+    handles = [
+        b.register_forward_hook(lambda _m, _a, o: out.append((o if isinstance(o, torch.Tensor) else o[0])[0]))
+        for b in model.blocks
+    ]
+    with torch.inference_mode():
+        model.module(**model.tokenizer(text, return_tensors="pt"))
+    for handle in handles:
+        handle.remove()
+    return out
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equals_one_by_one_forwards(architecture):
+    model = tiny(architecture)
+    last = capture(model, TEXTS)
+    second = capture(model, TEXTS, position=1, blocks=[2], batch_tokens=1)
+    for i, text in enumerate(TEXTS):
+        expected = plain_states(model, text)
+        assert len(expected) == model.n_blocks
+        for block, states in enumerate(expected):
+            # the tolerance that `capture` states: batches of other shapes round differently
+            torch.testing.assert_close(last[block][i], states[-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(second[2][i], expected[2][1], rtol=1e-4, atol=1e-4)
+
+
+def test_all_tokens_come_with_their_offsets():
+    model = tiny("llama")
+    seen = {}
+    for batch in iter_states(model, TEXTS, blocks=[1], batch_tokens=20):
+        for row, index in enumerate(batch.indices):
+            n = int(batch.lengths[row])
+            seen[index] = batch.hidden[1][row, :n]
+            assert len(batch.ends[row]) == n
+            assert batch.ends[row][-1] == len(TEXTS[index])
+    for i, text in enumerate(TEXTS):
+        torch.testing.assert_close(seen[i], plain_states(model, text)[1], rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_above_the_deepest_block_runs():
+    model = tiny("llama")
+    ran = []
+    handles = [b.register_forward_hook(lambda _m, _a, _o, i=i: ran.append(i)) for i, b in enumerate(model.blocks)]
+    capture(model, TEXTS, blocks=[0, 1], batch_tokens=10_000)
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1]
+
+
+def test_hooks_are_gone_after_an_error():
+    model = tiny("llama")
+    with pytest.raises(TextError):
+        capture(model, ["fine", "  "])
+    with pytest.raises(ZeroDivisionError):
+        capture(model, TEXTS, progress=lambda _: 1 // 0)
+    assert not any(b._forward_hooks for b in model.blocks)
+
+
+def test_bfloat16_products_stay_near_float32():
+    model = tiny("llama", hidden_size=64)
+    exact, fast = (
+        capture(model, TEXTS, blocks=[3])[3],
+        capture(model, TEXTS, blocks=[3], precision="bfloat16")[3],
+    )
+    assert fast.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(exact, fast).min() > 0.999
+    assert not torch.equal(exact, fast)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "expected"),
+    [
+        ([3, 3, 3], 9, [[0, 1, 2]]),
+        ([3, 3, 3], 8, [[0, 1], [2]]),
+        ([1, 5, 2], 6, [[1], [2, 0]]),
+        ([9], 4, [[0]]),
+        ([], 4, []),
+    ],
+)
+def test_batches_keep_to_the_budget(lengths, budget, expected):
+    assert batches(lengths, batch_tokens=budget) == expected
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "says"),
+    [
+        ({"blocks": [4]}, BlockError, "has no block 4"),
+        ({"blocks": [-1]}, BlockError, "has no block -1"),
+        ({"position": 50}, TextError, "none at position 50"),
+        ({"position": [0, 0]}, TextError, "2 positions were given for 4 texts"),
+    ],
+)
+def test_bad_input(kwargs, error, says):
+    with pytest.raises(error, match=says):
+        capture(tiny("llama"), TEXTS, **kwargs)
+
+
+def test_a_text_beyond_the_context():
+    model = tiny("gpt2")
+    with pytest.raises(TextError, match="reads at most"):
+        capture(model, ["word " * (model.context_length or 0)])
+
+
+def test_states_that_are_not_finite():
+    model = tiny("llama")
+    with torch.no_grad():
+        next(model.blocks[1].parameters()).fill_(float("nan"))
+    with pytest.raises(StateError, match="not finite at block 1"):
+        capture(model, TEXTS, blocks=[1])
+
+
+def test_memory_does_not_grow_with_the_number_of_texts():
+    model = tiny("llama")
+
+    def peak(n: int) -> int:
+        tracemalloc.start()
+        for _ in iter_states(model, TEXTS[:1] * n, blocks=[1], batch_tokens=64):
+            pass
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(8)
+    # ids and offsets of the texts stay; states do not
+    assert peak(400) < peak(40) + 400 * 2000

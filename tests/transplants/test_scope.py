@@ -1,0 +1,56 @@
+"""Positions as a table, without a model."""
+
+import pytest
+import torch
+
+from contrans.transplants.scope import Generation, position_mask
+
+RIGHT = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool()
+LEFT = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]).bool()
+ONE = torch.tensor([[1], [1]]).bool()
+
+
+@pytest.mark.parametrize(
+    ("scope", "real", "start", "prompt", "expected"),
+    [
+        ("all", RIGHT, 0, 4, [[1, 1, 1, 0], [1, 1, 1, 1]]),
+        ("all", LEFT, 0, 4, [[0, 1, 1, 1], [1, 1, 1, 1]]),
+        ("prompt", LEFT, 0, 3, [[0, 1, 1, 0], [1, 1, 1, 0]]),
+        ("generated", LEFT, 0, 3, [[0, 0, 0, 1], [0, 0, 0, 1]]),
+        ("last", RIGHT, 0, 4, [[0, 0, 1, 0], [0, 0, 0, 1]]),
+        ("last", LEFT, 0, 3, [[0, 0, 1, 1], [0, 0, 1, 1]]),
+        ("last", LEFT, 0, 9, [[0, 0, 0, 0], [0, 0, 0, 0]]),  # the prompt goes on in a later pass
+        ("prompt", ONE, 4, 4, [[0], [0]]),
+        ("generated", ONE, 4, 4, [[1], [1]]),
+        ("last", ONE, 4, 4, [[1], [1]]),
+        ("last", ONE, 3, 4, [[1], [1]]),
+    ],
+)
+def test_position_mask(scope, real, start, prompt, expected):
+    got = position_mask(scope, real, start=start, prompt_length=prompt)
+    assert got.int().tolist() == expected
+
+
+def test_bos_is_left_out():
+    bos = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]]).bool()
+    got = position_mask("all", LEFT, start=0, prompt_length=4, is_bos=bos)
+    assert got.int().tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
+
+
+def test_generation_follows_cached_and_uncached_passes():
+    ids = torch.arange(12).reshape(2, 6)
+    cached = Generation()
+    assert cached.advance(past=0, width=4, ids=ids[:, :4]) == 0
+    assert cached.advance(past=4, width=1, ids=ids[:, 4:5]) == 4
+    assert (cached.prompt_length, cached.seen) == (4, 5)
+    whole = Generation()
+    whole.advance(past=0, width=4, ids=ids[:, :4])
+    whole.advance(past=0, width=5, ids=ids[:, :5])
+    assert whole.prompt_length == 4
+    # another prompt that happens to be one token longer begins anew
+    whole.advance(past=0, width=6, ids=ids + 1)
+    assert whole.prompt_length == 6
+    # a prefix that was cached before anybody looked is part of the prompt
+    late = Generation()
+    assert late.advance(past=7, width=3, ids=None) == 7
+    assert late.prompt_length == 10

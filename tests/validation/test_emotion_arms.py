@@ -1,0 +1,156 @@
+"""The emotion protocol on a tiny model in which the right directions are planted."""
+
+import numpy as np
+import pytest
+import torch
+
+from contrans.concepts import contrast_sets
+from contrans.concepts.contrast import family_of
+from contrans.errors import TextError
+from contrans.models import Model
+from contrans.transplants import Transplant
+from contrans.validation.emotion import EmotionProtocol, few_shot_prefix
+from contrans.validation.emotion_arms import Directions, calibrate, validate
+from contrans.validation.fluency import FluencyMeter
+from tests.texts import write_family
+from tests.tiny import tiny, tiny_model, tiny_tokenizer
+
+BLOCK = 2
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    return family_of(write_family(tmp_path_factory.mktemp("mood"))[0])
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return tiny("llama", max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="module")
+def worded(family) -> Model:
+    """A model whose tokenizer has a token for every label, as real ones do."""
+    lines = [f"{e.prompt} {c.label}" for c in family for e in c.positives]
+    tokenizer = tiny_tokenizer().train_new_from_iterator(lines, vocab_size=400)
+    module = tiny_model("llama", vocab_size=len(tokenizer), max_position_embeddings=2048)
+    return Model.wrap(module, tokenizer, reference="tiny-worded")
+
+
+def protocol(model, family, split="test", per_label=3) -> EmotionProtocol:
+    return EmotionProtocol(model, family, block=BLOCK, split=split, per_label=per_label)
+
+
+def test_scores_equal_full_forwards_of_whole_words(model, family):
+    """Labels here are many byte pairs long: the log-probability is that of the whole word."""
+    p = protocol(model, family, per_label=1)
+    shift = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(0))
+    scores = p.score(shift)
+    prefix = few_shot_prefix(family)
+    for i in (0, 2):
+        for j, label in enumerate(p.labels):
+            stem = model.tokenizer(prefix + p.items[i].prompt)["input_ids"]
+            ids = model.tokenizer(f"{prefix}{p.items[i].prompt} {label}")["input_ids"]
+            with torch.inference_mode(), Transplant(model, {BLOCK: shift}):
+                logp = model.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            expected = sum(float(logp[k - 1, ids[k]]) for k in range(len(stem), len(ids)))
+            assert scores.label_logprob[i, j] == pytest.approx(expected, abs=2e-3)
+
+
+def test_items_are_disjoint_from_the_few_shots_and_between_splits(model, family):
+    test, dev = protocol(model, family, per_label=None), protocol(model, family, "dev", None)
+    shots = few_shot_prefix(family)
+    texts = {e.text for e in test.items}
+    assert not texts & {e.text for e in dev.items}
+    assert not any(f"{t}\n" in shots for t in texts)
+    assert len(test.items) == sum(len(c.split("test").positives) for c in family)
+    # every shot carries its own label
+    for c in family:
+        assert any(f"{e.prompt} {c.label}\n" in shots for e in c.split("refine").positives)
+
+
+def planted(model, family) -> Directions:
+    """For each label the gradient of its log-probability over the others': what moves the answer to it."""
+    p = protocol(model, family)
+    stem = few_shot_prefix(family) + p.items[0].prompt
+    start = len(model.tokenizer(stem)["input_ids"])
+    gradient = {}
+    for concept, label in zip(p.concepts, p.labels, strict=True):
+        delta = torch.zeros(model.hidden_size, requires_grad=True)
+        handle = model.blocks[BLOCK].register_forward_hook(lambda _m, _a, out, delta=delta: out + delta)
+        ids = model.tokenizer(f"{stem} {label}", return_tensors="pt")["input_ids"]
+        logp = model.module(input_ids=ids).logits[0].log_softmax(-1)
+        logp[torch.arange(start - 1, ids.shape[1] - 1), ids[0, start:]].sum().backward()
+        handle.remove()
+        assert delta.grad is not None
+        gradient[concept] = delta.grad
+    mean = torch.stack(list(gradient.values())).mean(0)
+    own = {c: g - mean for c, g in gradient.items()}
+    rest = {c: torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(i)) for i, c in enumerate(own)}
+    return Directions({"transplanted": own, "own": own, "shuffled_map": rest}, residual_norm=5.0, seed=1)
+
+
+def test_arms_tell_a_planted_direction_from_controls(worded, family):
+    model = worded
+    assert all(len(ids) == 1 for ids in protocol(model, family)._label_ids)
+    directions = planted(model, family)
+    arms = ["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "paper"]
+    doses, curves = calibrate(protocol(model, family, "dev"), directions, arms=arms, doses=[8.0, 0.2, 2.0])
+    assert set(doses) == {"transplanted", "own", "random", "shuffled_map", "wrong_concept"}
+    assert doses["random"] == doses["shuffled_map"] == doses["transplanted"]
+    assert {r.dose for r in curves if r.arm == "own"} == {0.2, 2.0, 8.0}
+    meter = FluencyMeter(model, BLOCK, ["the cat sat there", "one stone alone on a mountain"])
+    rows, summary = validate(protocol(model, family), directions, meter, arms=arms, doses=doses, random_draws=5, seed=3)
+    value = {(r.concept, r.arm, r.metric): r for r in rows}
+    assert value["all", "transplanted", "logit_accuracy"].value > value["all", "random", "logit_accuracy"].value + 0.2
+    for r in rows:
+        assert np.isfinite(r.value)
+        assert (r.low is None) == (r.high is None)
+        if r.low is not None and r.metric != "gain_recovered":
+            assert r.low - 1e-9 <= r.value <= r.high + 1e-9
+    assert summary["gain_recovered"]["value"] == pytest.approx(1.0)
+    assert value["calm", "transplanted", "logit_accuracy"].n == 6
+    # another concept's transplant at the same dose is this concept's wrong one
+    assert value["all", "transplanted", "kl"].value > 0
+    again, _ = validate(protocol(model, family), directions, meter, arms=arms, doses=doses, random_draws=5, seed=3)
+    assert again == rows
+
+
+def test_gain_recovered_is_withheld_where_own_gains_nothing(model, family):
+    nothing = {c.concept: torch.full((model.hidden_size,), 1e-9) for c in family}
+    directions = Directions({"transplanted": nothing, "own": nothing}, residual_norm=1e-6)
+    meter = FluencyMeter(model, BLOCK, ["the cat sat there"])
+    arms = ["unsteered", "transplanted", "own"]
+    rows, summary = validate(
+        protocol(model, family), directions, meter, arms=arms, doses={"transplanted": 0.1, "own": 0.1}
+    )
+    assert summary["gain_recovered"]["value"] is None
+    assert not [r for r in rows if r.metric == "gain_recovered"]
+
+
+def test_fluency_against_full_forwards(model):
+    texts = ["the cat sat there", "one stone alone on a mountain", "x y"]
+    shift = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(5))
+    cost = FluencyMeter(model, BLOCK, texts).measure(shift)
+    kls, nll, base_nll = [], [], []
+    for text in texts:
+        ids = torch.tensor([model.tokenizer(text)["input_ids"]])
+        with torch.inference_mode():
+            base = model.module(input_ids=ids).logits[0].log_softmax(-1)
+            with Transplant(model, {BLOCK: shift}):
+                steered = model.module(input_ids=ids).logits[0].log_softmax(-1)
+        kls += (base.exp() * (base - steered)).sum(-1)[1:].tolist()
+        at = torch.arange(ids.shape[1] - 1)
+        nll += (-steered[at, ids[0, 1:]]).tolist()
+        base_nll += (-base[at, ids[0, 1:]]).tolist()
+    assert cost.kl == pytest.approx(np.mean(kls), rel=2e-2)
+    assert cost.perplexity_ratio == pytest.approx(np.exp(np.mean(nll) - np.mean(base_nll)), rel=1e-2)
+    assert cost.kl_low <= cost.kl <= cost.kl_high
+    assert cost.n_tokens == len(kls)
+
+
+def test_bad_input(model, family):
+    with pytest.raises(TextError, match="at least two contrast sets with one template"):
+        protocol(model, family[:1])
+    with pytest.raises(TextError, match="at least two contrast sets with one template"):
+        protocol(model, [*family, *contrast_sets(["civility"])])
