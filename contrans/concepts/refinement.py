@@ -116,16 +116,13 @@ def refine_states(
             **held_out(positive, negative, estimate),
         }
     best = max(measured, key=lambda b: measured[b]["d_prime"])
-    if measured[best]["d_prime"] < 1 or measured[best]["split_half_cosine"] < 0.8:
+    d, cosine = measured[best]["d_prime"], measured[best]["split_half_cosine"]
+    if d < 1:
         log.warning(
-            "%s: the vector is weak (best held-out d′ %.2f at block %d, split-half cosine %.2f): %s may not hold this "
-            "concept, or the texts are too few.",
-            concept,
-            measured[best]["d_prime"],
-            best,
-            measured[best]["split_half_cosine"],
-            model.name,
+            "%s: %s hardly holds this concept (held-out d′ %.2f at its best block %d).", concept, model.name, d, best
         )
+    elif cosine < 0.8:
+        log.warning("%s: halves of the texts give vectors of cosine %.2f; more texts would steady it.", concept, cosine)
     n, m = next((len(p), len(q)) for p, q in states.values())
     facts = {
         **provenance,

@@ -6,6 +6,7 @@ import torch
 
 from contrans.errors import FitError, StateError
 from contrans.maps.estimators import identity, paper, ridge, shuffled
+from contrans.maps.estimators.gram import leave_one_out_r2
 from contrans.maps.estimators.ridge import RHO_GRID, held_out_r2_of_lambdas, solve
 from contrans.maps.paired import PairedStates
 
@@ -55,6 +56,40 @@ def test_held_out_r2_from_moments_equals_brute_force():
         total = paired.y.numpy()[held] - paired.train.mean_y.numpy()
         assert got == pytest.approx(1 - (error**2).sum() / (total**2).sum(), abs=1e-8)
     assert ridge(paired).info["rho"] == RHO_GRID[int(fast.argmax())]
+
+
+def test_leave_one_out_equals_leaving_each_row_out():
+    g = torch.Generator().manual_seed(4)
+    x = torch.randn((14, 30), generator=g, dtype=torch.float64) + 5
+    y = x @ torch.randn((30, 6), generator=g, dtype=torch.float64) + torch.randn(
+        (14, 6), generator=g, dtype=torch.float64
+    )
+    xc, yc = x - x.mean(0), y - y.mean(0)
+    e, u = torch.linalg.eigh(xc @ xc.T)
+    penalties = [0.3, 30.0]
+    fast = leave_one_out_r2(e.clamp_min(0), u, yc, penalties)
+    for penalty, got in zip(penalties, fast.tolist(), strict=True):
+        error = total = 0.0
+        for i in range(14):
+            rest = [j for j in range(14) if j != i]
+            a, b = x[rest].numpy(), y[rest].numpy()
+            ac, bc = a - a.mean(0), b - b.mean(0)
+            w = np.linalg.solve(ac.T @ ac + penalty * np.eye(30), ac.T @ bc)
+            error += ((y[i].numpy() - b.mean(0) - (x[i].numpy() - a.mean(0)) @ w) ** 2).sum()
+            total += ((y[i].numpy() - b.mean(0)) ** 2).sum()
+        assert got == pytest.approx(1 - error / total, abs=1e-9)
+
+
+def test_few_rows_take_the_gram_route_to_the_same_map():
+    paired = rows(n=25, ds=40, group=1)
+    fit = ridge(paired)
+    assert fit.info["n_heldout"] == 25
+    whole = paired.train.merge(paired.held)
+    weight, bias, retained, lam = solve(whole, fit.info["rho"])
+    assert fit.info["lambda"] == pytest.approx(lam)
+    np.testing.assert_allclose(fit.weight, weight, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(fit.bias, bias, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(fit.retained, retained, rtol=1e-5, atol=1e-7)
 
 
 def test_ridge_finds_the_planted_map():

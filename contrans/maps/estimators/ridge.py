@@ -4,6 +4,7 @@ import torch
 
 from contrans.errors import FitError
 from contrans.maps.estimators.fit import Fit
+from contrans.maps.estimators.gram import ridge_gram
 from contrans.maps.paired import PairedStates
 from contrans.states.moments import Moments
 
@@ -15,11 +16,15 @@ def ridge(paired: PairedStates) -> Fit:
     """W = (C + λI)⁻¹ D, b = ȳ − x̄ W, with λ chosen on held-out documents and all rows in the final fit.
 
     Source: Hoerl & Kennard 1970; held out by document because tokens of one text are correlated, which makes
-    generalised cross-validation choose too small a λ.
+    generalised cross-validation choose too small a λ. With fewer rows than dimensions, each from a document of its own,
+    every row is held out once: exact leave-one-out.
 
     Raises:
         FitError: fewer than 10 rows, or states that do not vary.
     """
+    n, ds = paired.x.shape
+    if 10 <= n < ds and len(set(paired.documents)) == n:
+        return ridge_gram(paired.x, paired.y, RHO_GRID)
     return ridge_moments(paired.train, paired.held)
 
 

@@ -1,0 +1,31 @@
+"""The command line: stdout is data, stderr is talk, and every mistake is one sentence and exit code 2."""
+
+import gc
+import sys
+from collections.abc import Sequence
+
+from contrans.errors import ContransError
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits.
+
+    Args:
+        arguments: What was typed after `contrans`; by default the process's own arguments.
+    """
+    from flows.cli.app import app
+
+    try:
+        app(arguments, prog_name="contrans")
+    except ContransError as error:
+        from flows.cli.talk import complain
+
+        complain(str(error))
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    finally:
+        # Python's last collection would look through all that torch and Prefect have made, for seconds.
+        gc.freeze()

@@ -1,0 +1,249 @@
+"""The flow `pipeline`: a spec in, versions in the registry out; what is done already is not done again.
+
+Two things remember what is done. The store has the outputs of steps by content key; Prefect has each task's
+small JSON result by the same key, so that a step that is done costs no task body. A Prefect result whose
+output is gone from the store is not believed.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from pydantic import ValidationError
+
+from contrans.errors import SpecError
+from contrans.models import ModelRecord
+from flows.pool import Pool
+from flows.progress import Silent, Watcher
+from flows.registering import register_all, result_rows
+from flows.results import document, verdict
+from flows.runs import alive, commit, open_registry, steps_folder
+from flows.spec import PipelineSpec
+from flows.spec.sentences import Place, sentence
+from flows.steps import SIDES, Step, StepContext, Study, build_steps, study
+from flows.store import Store
+from flows.tracking import Tracker
+from registry import Registry, Version, home
+
+log = logging.getLogger(__name__)
+FIGURE = "accuracy_by_dose.png"
+
+
+@dataclass
+class Session:
+    """What the tasks of one flow run share and Prefect need not know."""
+
+    spec: PipelineSpec
+    flow_run_id: str
+    run_id: str
+    folder: Path
+    pool: Pool
+    store: Store
+    registry: Registry
+    watcher: Watcher
+    tracker: Tracker
+    started: float
+    steps: dict[str, Step] = field(default_factory=dict)
+    computed: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Notes how long something takes."""
+        start = time.monotonic()
+        yield
+        self.timings[name] = round(time.monotonic() - start, 4)
+
+
+_SESSION: ContextVar[Session] = ContextVar("session")
+_WATCHER: ContextVar[Watcher] = ContextVar("watcher")
+_TRACKER: ContextVar[Tracker] = ContextVar("tracker")
+
+
+@contextmanager
+def watched(watcher: Watcher, tracker: Tracker) -> Iterator[None]:
+    """Lets a watcher see what flow runs do, and lends them a tracker that is connecting already."""
+    watching, tracking = _WATCHER.set(watcher), _TRACKER.set(tracker)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(watching)
+        _TRACKER.reset(tracking)
+
+
+@task(name="prepare models", cache_policy=NO_CACHE)
+def prepare_models() -> dict[str, ModelRecord]:
+    """Names both models for certain; fetches, converts and loads those that were never loaded here."""
+    session = _SESSION.get()
+    return {side: session.pool.record(side) for side in SIDES}
+
+
+@task(
+    name="step",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=lambda _, parameters: parameters["key"],
+)
+def run_step(name: str, key: str) -> dict[str, Any]:
+    """Computes a step and keeps its output, unless another run has done so meanwhile.
+
+    Args:
+        name: The step.
+        key: Its content key, which is also the key of this task's result.
+    """
+    session = _SESSION.get()
+    step = session.steps[name]
+    if not session.store.has(key):
+        session.watcher.begin(name, step.cost.tokens)
+        context = StepContext(session.spec, session.store, session.steps, session.pool, session.watcher.advance)
+        session.store.write(key, step.run(context))
+        session.computed.append(name)
+    return {"key": key}
+
+
+@task(name="register", cache_policy=NO_CACHE)
+def register(models: Mapping[str, ModelRecord]) -> list[Version]:
+    """Puts everything into the registry; what is there already stays as it is."""
+    s = _SESSION.get()
+    return register_all(_study(s, models), models, s.steps, s.store, s.registry, s.run_id)
+
+
+@task(name="track", cache_policy=NO_CACHE)
+def track(found: Mapping[str, Any], figure: bytes) -> str | None:
+    """Makes the MLflow run."""
+    session = _SESSION.get()
+    ids = {"prefect.flow_run_id": session.flow_run_id, "contrans.run_id": session.run_id}
+    return session.tracker.track(found, started=session.started, tags=ids, files={FIGURE: figure})
+
+
+@flow(name="pipeline", validate_parameters=False)
+def pipeline(spec: dict[str, Any]) -> dict[str, Any]:
+    """Refines concepts, fits the map, transplants, validates, registers and tracks.
+
+    Args:
+        spec: A pipeline spec as plain JSON; see `flows.spec.PipelineSpec`.
+
+    Returns:
+        The document described in `flows.results`.
+
+    Raises:
+        ContransError: The spec, a model, a text or the registry cannot be used.
+    """
+    try:
+        checked = PipelineSpec.model_validate(spec)
+    except ValidationError as error:
+        raise SpecError(sentence(error, {}, Place("the spec"))) from error
+    flow_run_id = str(flow_run.get_id())
+    run_id = f"{checked.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id[:8]}"
+    watcher = _WATCHER.get(Silent())
+    with open_registry() as registry, alive(run_id, registry) as folder:
+        session = Session(
+            spec=checked,
+            flow_run_id=flow_run_id,
+            run_id=run_id,
+            folder=folder,
+            pool=Pool(checked, say=watcher.say),
+            store=Store(steps_folder()),
+            registry=registry,
+            watcher=watcher,
+            tracker=_TRACKER.get(None) or Tracker(),
+            started=time.time(),
+        )
+        with _noted(session):
+            return _run(session)
+
+
+@contextmanager
+def _noted(session: Session) -> Iterator[None]:
+    """Notes in the registry that the run begins, and how it ends."""
+    spec, registry = session.spec, session.registry
+    token = _SESSION.set(session)
+    registry.start_run(
+        session.run_id,
+        spec=spec.canonical(),
+        spec_hash=spec.hash,
+        flow_run_id=session.flow_run_id,
+        commit=commit(),
+    )
+    state = "failed"
+    try:
+        yield
+        state = "completed"
+    except KeyboardInterrupt:
+        state = "cancelled"
+        raise
+    finally:
+        _SESSION.reset(token)
+        registry.finish_run(session.run_id, state)
+
+
+def _run(session: Session) -> dict[str, Any]:
+    with session.timed("prepare models"):
+        models = prepare_models()
+    _run_steps(session, models)
+    with session.timed("register"):
+        versions = register(models)
+    figure = session.store.read(session.steps["figure"].key, FIGURE)[FIGURE]
+    (session.folder / FIGURE).write_bytes(figure)
+    run: dict[str, Any] = {
+        "id": session.run_id,
+        "spec_hash": session.spec.hash,
+        "flow_run_id": session.flow_run_id,
+        "mlflow_run_id": None,
+        "figure": str(session.folder / FIGURE),
+    }
+    found = document(
+        session.spec,
+        timings=session.timings,
+        computed=session.computed,
+        cached=[name for name in session.steps if name not in session.computed],
+        versions=versions,
+        results=result_rows(_study(session, models), session.steps, session.store),
+        run=run,
+    )
+    with session.timed("track"):
+        mlflow_run_id = track(found, figure)
+    found = {**found, "timings": session.timings, "run": {**run, "mlflow_run_id": mlflow_run_id}}
+    session.registry.finish_run(session.run_id, "completed", mlflow_run_id=mlflow_run_id)
+    (session.folder / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    _leave_note(found)
+    return found
+
+
+def _run_steps(session: Session, models: Mapping[str, ModelRecord]) -> None:
+    """Runs every step that is not done, in order."""
+    steps = build_steps(session.spec, models["source"], models["target"])
+    session.steps = {step.name: step for step in steps}
+    for step in steps:
+        work = run_step.with_options(
+            name=step.name,
+            result_storage=home() / "prefect-results",
+            refresh_cache=not session.store.has(step.key),
+        )
+        with session.timed(step.name):
+            work(step.name, step.key)
+        computed = step.name in session.computed
+        session.watcher.end(step.name, session.timings[step.name], computed=computed)
+
+
+def _study(session: Session, models: Mapping[str, ModelRecord]) -> Study:
+    return study(session.spec, models["source"], models["target"])
+
+
+def _leave_note(found: Mapping[str, Any]) -> None:
+    """Leaves the verdict and the ids elsewhere on the flow run's page."""
+    lines = [verdict(found["summary"]), ""]
+    lines += [f"- {key}: `{found['run'][key]}`" for key in ("id", "mlflow_run_id", "spec_hash")]
+    lines += [f"- {version['kind']}: `{version['ref']}`" for version in found["versions"]]
+    create_markdown_artifact("\n".join(lines), key="contrans-run", description="What the run found")

@@ -1,0 +1,119 @@
+"""The document that `contrans run --json` writes, and what it says in plain words.
+
+| key | value |
+|---|---|
+| `spec` | the spec with every default filled in |
+| `timings` | seconds that this run spent, by step; near 0 for a step that was done before |
+| `versions` | what the run registered or came upon, as `Version.as_json` of the registry gives it |
+| `validations` | rows: `concept`, `protocol`, `split`, `arm`, `metric`, `dose`, `value`, `low`, `high`, `n` |
+| `summary` | `value`, `low`, `high` of each arm, of `gain_recovered` and `gain_recovered/CONCEPT` |
+| `doses` | the dose that dev chose for each arm |
+| `match_rate` | share of the source's tokens that end where a token of the target ends |
+| `map` | `estimator`, `lambda`, `heldout_r2`, `survival` of the map behind the transplants |
+| `steps` | names of the steps that this run `computed`, and that were `cached` |
+| `run` | `id`, `spec_hash`, `flow_run_id`, `mlflow_run_id` (null without MLflow), `figure` (a path) |
+
+`concept` is "all" for the mean over concepts; `split` is "dev", "test", or "generic" for text that has
+nothing to do with the concept. `low` and `high` are null where there is no interval, `dose` where nothing was
+shifted.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flows.spec import PipelineSpec
+from registry import Version
+
+ROW = ("concept", "protocol", "split", "arm", "metric", "dose", "value", "low", "high", "n")
+RESULTS = ("validations", "summary", "doses", "match_rate", "map")
+
+
+def document(
+    spec: PipelineSpec,
+    *,
+    timings: Mapping[str, float],
+    computed: Iterable[str],
+    cached: Iterable[str],
+    versions: Iterable[Version],
+    results: Mapping[str, Any],
+    run: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Puts the document together; see the top of this module.
+
+    Args:
+        spec: What was asked for.
+        timings: Seconds by step.
+        computed: Steps that this run did.
+        cached: Steps that were done before.
+        versions: What the registry holds of it.
+        results: The numbers, with the keys `RESULTS`.
+        run: Its ids and the path of its figure.
+    """
+    rows = [{key: row[key] for key in ROW} for row in results["validations"]]
+    return {
+        "spec": spec.canonical(),
+        "timings": dict(timings),
+        "versions": [version.as_json() for version in versions],
+        **{key: results[key] for key in RESULTS if key != "validations"},
+        "validations": rows,
+        "steps": {"computed": list(computed), "cached": list(cached)},
+        "run": dict(run),
+    }
+
+
+def arms_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The arms that were tested, in the order of the rows."""
+    return list(dict.fromkeys(row["arm"] for row in rows if row["split"] == "test"))
+
+
+def find(
+    rows: Iterable[Mapping[str, Any]], concept: str, arm: str, metric: str, *, split: str = "test"
+) -> Mapping[str, Any] | None:
+    """The row of one number, or None."""
+    wanted = (concept, arm, metric, split)
+    return next((r for r in rows if (r["concept"], r["arm"], r["metric"], r["split"]) == wanted), None)
+
+
+def concepts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The concepts that were tested, without "all"."""
+    return list(dict.fromkeys(r["concept"] for r in rows if r["split"] == "test" and r["concept"] != "all"))
+
+
+def verdict(summary: Mapping[str, Mapping[str, Any] | None]) -> str:
+    """What the numbers say, in a sentence or two."""
+    base, moved = summary.get("unsteered"), summary.get("transplanted")
+    if not base or not moved or base["value"] is None or moved["value"] is None:
+        return "There is nothing to judge: the unsteered or the transplanted arm has no value."
+    change = f"{_percent(moved)} of the answers name the transplanted concept, against {_percent(base)} unsteered"
+    controls = [
+        (name, arm)
+        for name in ("random", "shuffled_map", "wrong_concept")
+        if (arm := summary.get(name)) and arm["value"] is not None
+    ]
+    beaten = [name for name, arm in controls if _low(moved) > _high(arm)]
+    if _low(moved) <= _high(base):
+        return f"No effect is proven: {change}, and the intervals overlap."
+    if len(beaten) < len(controls):
+        rivals = " and ".join(f"{name} ({_percent(arm)})" for name, arm in controls if name not in beaten)
+        return f"The effect is not the concept's own: {change}, but the control {rivals} does as well."
+    kept = "; ".join(f"{name} {_percent(arm)}" for name, arm in controls)
+    said = f"The concept crosses over: {change}" + (f" (controls: {kept})." if kept else ".")
+    gain = summary.get("gain_recovered")
+    if gain and gain["value"] is not None:
+        said += f" That is {_percent(gain)} of what the target's own vector gains"
+        said += f" ({_percent(gain, 'low')} to {_percent(gain, 'high')})." if gain["low"] is not None else "."
+    elif "own" in summary:
+        said += " The target's own vector gains nothing significant, so no share of it can be given."
+    return said
+
+
+def _percent(arm: Mapping[str, Any], key: str = "value") -> str:
+    return f"{100 * arm[key]:.0f} %"
+
+
+def _low(arm: Mapping[str, Any]) -> float:
+    return arm["value"] if arm["low"] is None else arm["low"]
+
+
+def _high(arm: Mapping[str, Any]) -> float:
+    return arm["value"] if arm["high"] is None else arm["high"]

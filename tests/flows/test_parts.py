@@ -1,0 +1,171 @@
+"""The small parts: verdicts, tracking's keys, plans' arithmetic, known models, dead runs, the server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from contrans.errors import ContransError
+from contrans.models import ModelRecord, load_model, resolve
+from contrans.models.facts import ModelFacts
+from flows.planning import block_parameters, flops
+from flows.pool import Pool, known_record
+from flows.results import verdict
+from flows.runs import alive, runs_folder
+from flows.server import Server, set_environment
+from flows.spec import load_spec
+from flows.steps import Cost, Step
+from flows.tracking import Tracker, metrics, parameters
+from registry import Registry
+from tests.flows.conftest import Done
+
+
+def arm(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "The concept crosses over: 91 % of the answers"),
+        ({}, "That is 97 % of what the target's own vector gains (93 % to 101 %)."),
+        ({"transplanted": arm(0.2, 0.1, 0.3)}, "No effect is proven"),
+        ({"random": arm(0.9, 0.8, 0.95)}, "the control random (90 %) does as well"),
+        ({"gain_recovered": arm(None)}, "own vector gains nothing significant"),
+        ({"transplanted": arm(None)}, "There is nothing to judge"),
+    ],
+)
+def test_verdict(changes: dict[str, Any], said: str) -> None:
+    summary = {
+        "unsteered": arm(0.12, 0.08, 0.17),
+        "transplanted": arm(0.91, 0.86, 0.95),
+        "own": arm(0.91, 0.86, 0.95),
+        "random": arm(0.17, 0.12, 0.22),
+        "shuffled_map": arm(0.13, 0.08, 0.18),
+        "gain_recovered": arm(0.97, 0.93, 1.01),
+    }
+    assert said in verdict({**summary, **changes})
+
+
+def test_tracking_flattens_the_spec_and_names_metrics_validly(done: Done) -> None:
+    flat = dict(parameters(done.found["spec"]))
+    assert flat["validate.doses"] == "0.2, 0.5"
+    assert flat["compute.precision"] == "float32"
+    named = dict(metrics(done.found))
+    assert len(named) == len(list(metrics(done.found)))
+    assert all(re.fullmatch(r"[\w./-]+", key, flags=re.ASCII) for key in named)
+    assert named["dose/transplanted"] == done.found["doses"]["transplanted"]
+    assert {"transplanted/logit_accuracy/all", "transplanted/kl/all", "map/match_rate"} <= set(named)
+
+
+def test_mlflow_that_fails_is_warned_of_and_does_no_harm(
+    done: Done, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////dev/null/mlflow.db")
+    tracker = Tracker()
+    with caplog.at_level("WARNING"):
+        assert tracker.track(done.found, started=0.0, tags={}, files={}) is None
+    assert "The run is not in MLflow" in caplog.text
+    assert "\n" not in caplog.messages[0]
+
+
+def test_flops_by_hand() -> None:
+    facts = ModelFacts(n_blocks=2, hidden_size=10, vocab_size=100, parameters=3_000)
+    assert block_parameters(facts) == 2_000
+    assert block_parameters(ModelFacts(n_blocks=2, hidden_size=10)) == 2_400
+    cost = Cost("source", texts=5, tokens=50, share=0.5, head_rows=7)
+    step = Step("a", "capture", "k", (), cost, lambda _: {})
+    # half of the blocks run; each token attends to 5 others on average in 2 blocks
+    assert flops(step, facts) == 50 * 0.5 * (2 * 2_000 + 2 * 10 * 10 * 2) + 2 * 7 * 100 * 10
+
+
+def test_a_model_is_known_until_its_files_change(
+    spec_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTRANS_CACHE", str(tmp_path))
+    spec = load_spec(spec_path)
+    assert known_record(spec.source, "cpu") is None
+    record = Pool(spec).record("source")
+    assert isinstance(record, ModelRecord)
+    assert record.fingerprint == load_model(spec.source).fingerprint
+    assert known_record(spec.source, "cpu") == record
+
+    def must_not_load(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("contrans.models.loading.load_model", must_not_load)
+    assert Pool(spec).record("source") == record
+    weights = next(path for path in Path(spec.source).glob("*.safetensors"))
+    times = weights.stat()
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    try:
+        assert known_record(spec.source, "cpu") is None
+    finally:
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert resolve(spec.source).known_fingerprint() == record.fingerprint
+
+
+def test_a_dead_run_is_noted_and_a_living_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTRANS_HOME", str(tmp_path))
+    with Registry.open() as registry:
+        for name in ("dead", "living", "elsewhere"):
+            registry.start_run(name, spec={}, spec_hash=name)
+        for name in ("dead", "living"):
+            (runs_folder() / name).mkdir(parents=True)
+            (runs_folder() / name / ".alive").touch()
+        holder = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print(flush=True)\n    input()"
+        command = [sys.executable, "-c", holder, str(runs_folder() / "living" / ".alive")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+            assert living.stdout is not None
+            living.stdout.readline()
+            with alive("new", registry) as folder:
+                assert folder.is_dir()
+            living.kill()
+        states = {run.id: run.state for run in registry.runs()}
+    assert states == {"dead": "crashed", "living": "running", "elsewhere": "running"}
+
+
+def test_the_server_ends_with_its_parent(done: Done) -> None:
+    program = (
+        "import os, time\nfrom flows.server import *\nset_environment()\nserver = Server()\nserver.wait()\n"
+        "print(server.url, flush=True)\ntime.sleep(60)"
+    )
+    environment = {**os.environ, "PREFECT_HOME": str(done.home / "prefect")}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        url = parent.stdout.readline().strip()
+        assert urllib.request.urlopen(f"{url}/health").status == 200
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=1).close()
+            time.sleep(0.1)
+        except OSError:
+            return
+    pytest.fail("the server outlived its parent")
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "nonsense://")
+    set_environment()
+    with pytest.raises(ContransError, match=r"did not start .*PREFECT_API_URL"):
+        Server().wait()
+    with FileLock(tmp_path / ".start.lock", timeout=0):
+        pass  # the next one may start
+
+
+def test_results_are_json_without_nan(done: Done) -> None:
+    json.dumps(done.found, allow_nan=False)

@@ -1,0 +1,83 @@
+"""The quickstart on the real pair: what the README promises, with fewer random draws and test items than it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+SMALL = ["corpus.wrapped=1200", "corpus.truncated=800", "validate.test_per_label=20", "validate.doses=[0.15, 0.2, 0.3]"]
+MEMORY = 6 * 1024**2  # KiB
+
+
+def contrans(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "contrans"), *arguments]
+    return subprocess.run(
+        command, env={**os.environ, "CONTRANS_HOME": str(home)}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(home) -> dict:
+    settings = [part for s in SMALL for part in ("--set", s)]
+    done = contrans(home, "run", "quickstart", *settings, "--json", str(home / "first.json"))
+    assert done.returncode == 0, done.stderr
+    return json.loads((home / "first.json").read_text())
+
+
+def test_the_transplant_works_and_the_controls_do_not(first):
+    summary = first["summary"]
+    assert summary["transplanted"]["value"] >= 0.85
+    assert summary["gain_recovered"]["value"] >= 0.92
+    assert summary["gain_recovered"]["low"] > 0.8
+    base = summary["unsteered"]["value"]
+    for control in ("random", "shuffled_map"):
+        assert summary[control]["value"] <= base + 0.08
+    assert summary["wrong_concept"]["value"] <= base + 0.08
+    assert first["match_rate"] > 0.67
+    assert 0 < first["map"]["heldout_r2"] < 1
+    assert first["map"]["survival"] > 0.5
+
+
+def test_peak_memory(first):
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= MEMORY
+
+
+def test_a_second_run_computes_nothing_and_registers_nothing_new(first, home):
+    settings = [part for s in SMALL for part in ("--set", s)]
+    done = contrans(home, "run", "quickstart", *settings, "--json", str(home / "second.json"))
+    assert done.returncode == 0, done.stderr
+    second = json.loads((home / "second.json").read_text())
+    assert second["versions"] == first["versions"]
+    assert second["validations"] == first["validations"]
+    listed = json.loads(contrans(home, "list", "--json").stdout)
+    assert len(listed) == len({(v["kind"], v["name"], v["version"]) for v in first["versions"]})
+
+
+def test_what_was_made_can_be_used_in_a_few_lines(first, home):
+    """The README's API on the real pair: a mapped vector changes what Gemma says, and one taken away does not."""
+    import contrans as ct
+    from contrans.concepts import ConceptVector
+    from registry import Registry
+
+    target = ct.load_model("pypi:gemma-3-270m")
+    with Registry.open(home / "registry.db") as registry:
+        version = registry.get("anger", kind="transplant")
+        vector = ConceptVector.from_files({name: registry.read(version, name) for name in registry.files(version)})
+    prompt = "Scenario: Maria opens the window and listens to the birds.\nThe emotion of the above scenario is"
+    plain = target.complete(prompt, max_new_tokens=4)
+    with ct.transplant(target, vector, dose=0.3):
+        steered = target.complete(prompt, max_new_tokens=4)
+    assert "anger" in steered[0]
+    assert "anger" not in plain[0]
+    assert target.complete(prompt, max_new_tokens=4) == plain
