@@ -11,9 +11,10 @@ with contrans.transplant(target, vector, dose=0.2):
     print(target.complete("Scenario: The train is late.\nThe emotion of the above scenario is"))
 """
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from contrans.lazy import lazy
 
 if TYPE_CHECKING:
     from contrans.concepts import ConceptVector, ContrastSet, contrast_set, contrast_sets, refine
@@ -42,22 +43,12 @@ __all__ = [
     "transplant",
 ]
 
-_HOMES = {
+_ROOMS = {
     "concepts": ("ConceptVector", "ContrastSet", "contrast_set", "contrast_sets", "refine"),
     "maps": ("AffineMap", "Corpus", "MapSet", "corpus", "fit_map"),
     "models": ("Model", "load_model"),
     "states": ("capture",),
     "transplants": ("Transplant", "transplant"),
 }
-_ROOMS = {name: f"contrans.{room}" for room, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    # torch takes seconds to import, and the command line must answer at once
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'contrans' has no attribute {name!r}")
-    return getattr(import_module(_ROOMS[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, {name: room for room, names in _ROOMS.items() for name in names})

@@ -15,8 +15,8 @@ from contrans.concepts.splits import SPLITS
 from contrans.errors import SpecError
 from contrans.hashing import digest, text_hash
 from contrans.maps.corpora import Corpus, check_circularity, corpus
-from contrans.maps.fit import block_at
-from contrans.validation.emotion_arms import CURVE_DRAWS, n_scorings
+from contrans.maps.depth import block_at
+from contrans.validation.items import CURVE_DRAWS, few_shot_prefix, n_scorings
 from flows.store import Store
 
 if TYPE_CHECKING:
@@ -305,8 +305,10 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         inputs=("refine · source", "fit maps"),
     )
     v = spec.validate_
-    share_above = 1 - (s.target_block + 1) / target.n_blocks
+    share_above = max(1 - (s.target_block + 1) / target.n_blocks, 1 / target.n_blocks)
     arms = list(v.arms)
+    priced = 1 + len(s.contrasts) * len(set(arms) - {"unsteered", "random", "wrong_concept"})
+    shots = _tokens([few_shot_prefix(s.family)])
     for name, kind, split, per_label, n in (
         (
             "calibrate dose",
@@ -324,6 +326,9 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         ),
     ):
         items = [e.prompt for c in s.family for e in c.split(split).positives[:per_label]]
+        # once below the block, then above it for every shift
+        tokens = round((n + 1 / share_above) * (shots + _tokens(items)))
+        generic = 0 if kind == "calibrate" else priced * _tokens(list(s.generic.texts))
         settings: dict[str, Any] = {
             "protocol": v.protocol,
             "arms": arms,
@@ -347,7 +352,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             run,
             settings=settings,
             inputs=inputs,
-            cost=Cost("target", len(items) * n, _tokens(items) * n, share_above, len(items) * n),
+            cost=Cost("target", len(items) * n, tokens + generic, share_above, len(items) * n + generic),
         )
     add(
         "figure",

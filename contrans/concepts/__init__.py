@@ -1,8 +1,13 @@
 """What direction is it? Contrast sets, the vectors refined from them, and how far to believe them."""
 
-from contrans.concepts.contrast import ContrastSet, contrast_set, contrast_set_names, contrast_sets
-from contrans.concepts.refinement import refine, refine_states
-from contrans.concepts.vector import ConceptVector
+from typing import TYPE_CHECKING
+
+from contrans.lazy import lazy
+
+if TYPE_CHECKING:
+    from contrans.concepts.contrast import ContrastSet, contrast_set, contrast_set_names, contrast_sets
+    from contrans.concepts.refinement import refine, refine_states
+    from contrans.concepts.vector import ConceptVector
 
 __all__ = [
     "ConceptVector",
@@ -13,3 +18,16 @@ __all__ = [
     "refine",
     "refine_states",
 ]
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ConceptVector": "vector",
+        "ContrastSet": "contrast",
+        "contrast_set": "contrast",
+        "contrast_set_names": "contrast",
+        "contrast_sets": "contrast",
+        "refine": "refinement",
+        "refine_states": "refinement",
+    },
+)

@@ -9,20 +9,13 @@ from contrans.concepts.contrast import ContrastSet
 from contrans.errors import FitError, StateError
 from contrans.maps.affine import AffineMap, MapSet
 from contrans.maps.corpora import Corpus, check_circularity
+from contrans.maps.depth import SOURCE_DEPTH, TARGET_DEPTH, block_at
 from contrans.maps.estimators import MAP_ESTIMATORS
 from contrans.maps.paired import PairedStates
 from contrans.models import Model, ModelRecord
 from contrans.states.capturing import Progress, capture
 
 log = logging.getLogger(__name__)
-
-SOURCE_DEPTH, TARGET_DEPTH = 0.9, 0.78
-"""Relative depths of the blocks taken where none are named."""
-
-
-def block_at(depth: float, n_blocks: int) -> int:
-    """The block (0-based) at a relative depth of 0 to 1."""
-    return min(max(round(depth * n_blocks), 0), n_blocks - 1)
 
 
 def fit_map(

@@ -12,10 +12,10 @@ import torch
 
 from contrans.concepts.contrast import ContrastSet, Example
 from contrans.errors import TextError
-from contrans.hashing import text_hash
 from contrans.models import Model
 from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
+from contrans.validation.items import few_shot_prefix, ordered
 
 
 @dataclass(frozen=True)
@@ -153,17 +153,6 @@ class EmotionProtocol:
     def negatives(self, label: int) -> np.ndarray:
         """Bool [items]: scenarios of the other labels."""
         return self.truth != label
-
-
-def ordered(examples: Sequence[Example]) -> list[Example]:
-    """Examples in the order of their hashes, so that the first k are a fixed, unbiased sample."""
-    return sorted(examples, key=lambda e: text_hash(e.text))
-
-
-def few_shot_prefix(family: Sequence[ContrastSet]) -> str:
-    """One labelled scenario per label, from the refine split, each with its correct label."""
-    shots = [f"{ordered(c.split('refine').positives)[0].prompt} {c.label}\n\n" for c in family]
-    return "".join(shots)
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:

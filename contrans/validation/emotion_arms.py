@@ -1,6 +1,6 @@
 """The emotion protocol over arms: dose curves on dev, then the test split once, with controls and intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -9,10 +9,8 @@ import torch
 from contrans.validation.arms import SEARCHED, random_direction, wrong_concepts
 from contrans.validation.emotion import EmotionProtocol, Scores
 from contrans.validation.fluency import FluencyMeter
+from contrans.validation.items import CURVE_DRAWS
 from contrans.validation.statistics import cluster_bootstrap, mcnemar, sufficient_dose, wilson
-
-CURVE_DRAWS = 3
-"""Random directions behind each point of the dev curve; the test has its own, more numerous draws."""
 
 Tick = Callable[[int], None]
 Hits = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
@@ -88,13 +86,6 @@ def _steered(arms: Sequence[str], directions: Directions) -> list[str]:
     return [a for a in arms if a != "unsteered" and a in have]
 
 
-def n_scorings(arms: Sequence[str], n_concepts: int, n_doses: int, draws: int) -> int:
-    """How often all items are scored on dev (`n_doses` > 0) or on test (`n_doses` = 1 and `draws`)."""
-    steered = [a for a in arms if a != "unsteered"]
-    own = sum(n_concepts for a in steered if a not in ("random", "wrong_concept"))
-    return 1 + n_doses * (own + (draws if "random" in steered else 0))
-
-
 class _Cached:
     """Scores by shift, since a wrong concept's shift is another concept's own."""
 
@@ -153,7 +144,7 @@ def calibrate(
             hits = _hits(protocol, concepts, [{c: score(arm, c, dose, d) for c in concepts} for d in draws])
             dose_or_none = None if arm == "unsteered" else dose
             rows += _rows(protocol, hits, "dev", arm, dose_or_none)
-            curve.append(float(np.mean([_share(*hits["logit_accuracy"][c]) for c in concepts])))
+            curve.append(_mean_share(hits["logit_accuracy"].values(), _once(len(protocol.items))).item())
         curves[arm] = curve
     base = curves["unsteered"][0]
     chosen = {a: sufficient_dose(doses, curves[a], base) for a in steered if a in SEARCHED}
@@ -248,10 +239,18 @@ def _hits(protocol: EmotionProtocol, concepts: Sequence[str], draws: Sequence[Ma
     return out
 
 
-def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray | None = None) -> float:
-    w = counts.astype(float) if weights is None else counts * weights
-    total = w.sum()
-    return float((hit * w).sum() / total) if total else float("nan")
+def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted share of hits among the items that count, for each row of weights [draws, items]."""
+    with np.errstate(invalid="ignore"):
+        return (weights @ (hit * counts)) / (weights @ counts.astype(float))
+
+
+def _mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
+    return np.mean([_share(hit, counts, weights) for hit, counts in by_concept], axis=0)
+
+
+def _once(n_items: int) -> np.ndarray:
+    return np.ones((1, n_items))
 
 
 def _rows(
@@ -268,7 +267,7 @@ def _rows(
     for metric, by_concept in hits.items():
         for concept, (hit, counts) in by_concept.items():
             n = int(counts.sum())
-            value = _share(hit, counts)
+            value = _share(hit, counts, _once(len(hit))).item()
             if set(np.unique(hit)) <= {0.0, 1.0}:
                 share = wilson(round(value * n), n)
                 low, high = share.low, share.high
@@ -277,11 +276,11 @@ def _rows(
                     lambda w, h=hit, c=counts: _share(h, c, w), len(hit), seed=seed, draws=500
                 )
             rows.append(Row(concept, "emotion", split, arm, metric, dose, value, low, high, n))
-        value = float(np.mean([_share(*v) for v in by_concept.values()]))
+        value = _mean_share(by_concept.values(), _once(len(protocol.items))).item()
         low = high = None
         if bootstrap:
             low, high = cluster_bootstrap(
-                lambda w, b=by_concept: float(np.mean([_share(h, c, w) for h, c in b.values()])),
+                lambda w, b=by_concept: _mean_share(b.values(), w),
                 len(protocol.items),
                 seed=seed,
             )
@@ -351,19 +350,17 @@ def _gain_recovered(
 ) -> tuple[float | None, float | None, float | None]:
     """(transplanted − unsteered) / (own − unsteered) in mean logit accuracy, if the denominator is significant."""
 
-    def mean(arm: str, weights: np.ndarray) -> float:
-        chosen = [hits[arm]["logit_accuracy"][c] for c in concepts]
-        return float(np.mean([_share(hit, counts, weights) for hit, counts in chosen]))
+    def mean(arm: str, weights: np.ndarray) -> np.ndarray:
+        return _mean_share([hits[arm]["logit_accuracy"][c] for c in concepts], weights)
 
-    def own_gain(weights: np.ndarray) -> float:
+    def own_gain(weights: np.ndarray) -> np.ndarray:
         return mean("own", weights) - mean("unsteered", weights)
 
-    def recovered(weights: np.ndarray) -> float:
-        gain = own_gain(weights)
-        return (mean("transplanted", weights) - mean("unsteered", weights)) / gain if gain else float("nan")
+    def recovered(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (mean("transplanted", weights) - mean("unsteered", weights)) / own_gain(weights)
 
-    ones = np.ones(n_items)
     if cluster_bootstrap(own_gain, n_items, seed=seed)[0] <= 0:
         return None, None, None
     low, high = cluster_bootstrap(recovered, n_items, seed=seed)
-    return recovered(ones), low, high
+    return recovered(_once(n_items)).item(), low, high

@@ -62,7 +62,7 @@ def mcnemar(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def cluster_bootstrap(
-    statistic: Callable[[np.ndarray], float],
+    statistic: Callable[[np.ndarray], np.ndarray],
     n_items: int,
     *,
     draws: int = 2000,
@@ -75,7 +75,7 @@ def cluster_bootstrap(
     of arms are paired, and an item that is a negative of several concepts counts as one.
 
     Args:
-        statistic: a function of item weights, float64 [n_items], that sum to n_items.
+        statistic: maps weights of items, float64 [draws, n_items] with rows that sum to n_items, to values [draws].
         n_items: items to resample.
         draws: resamples.
         seed: of the resampling.
@@ -85,10 +85,8 @@ def cluster_bootstrap(
         Lower and upper end; draws whose statistic is not finite are left out.
     """
     rng = np.random.default_rng(seed)
-    values = np.empty(draws)
-    for i in range(draws):
-        weights = np.bincount(rng.integers(0, n_items, n_items), minlength=n_items).astype(float)
-        values[i] = statistic(weights)
+    weights = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=draws).astype(float)
+    values = statistic(weights)
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return float("-inf"), float("inf")

@@ -85,7 +85,7 @@ def test_flops_by_hand() -> None:
     cost = Cost("source", texts=5, tokens=50, share=0.5, head_rows=7)
     step = Step("a", "capture", "k", (), cost, lambda _: {})
     # half of the blocks run; each token attends to 5 others on average in 2 blocks
-    assert flops(step, facts) == 50 * 0.5 * (2 * 2_000 + 2 * 10 * 10 * 2) + 2 * 7 * 100 * 10
+    assert flops(step, facts) == 50 * 0.5 * (2 * 2_000 + 2 * 10 * 10 * 2) + 2.5 * 2 * 7 * 100 * 10
 
 
 def test_a_model_is_known_until_its_files_change(

@@ -9,9 +9,10 @@ from contrans.concepts.contrast import family_of
 from contrans.errors import TextError
 from contrans.models import Model
 from contrans.transplants import Transplant
-from contrans.validation.emotion import EmotionProtocol, few_shot_prefix
+from contrans.validation.emotion import EmotionProtocol
 from contrans.validation.emotion_arms import Directions, calibrate, validate
 from contrans.validation.fluency import FluencyMeter
+from contrans.validation.items import few_shot_prefix
 from tests.texts import write_family
 from tests.tiny import tiny, tiny_model, tiny_tokenizer
 

@@ -1,0 +1,27 @@
+"""Which items a protocol scores, what stands before them, and how often they are scored: all without a model."""
+
+from collections.abc import Sequence
+
+from contrans.concepts.contrast import ContrastSet, Example
+from contrans.hashing import text_hash
+
+CURVE_DRAWS = 3
+"""Random directions behind each point of the dev curve; the test has its own, more numerous draws."""
+
+
+def ordered(examples: Sequence[Example]) -> list[Example]:
+    """Examples in the order of their hashes, so that the first k are a fixed, unbiased sample."""
+    return sorted(examples, key=lambda e: text_hash(e.text))
+
+
+def few_shot_prefix(family: Sequence[ContrastSet]) -> str:
+    """One labelled scenario per label, from the refine split, each with its correct label."""
+    shots = [f"{ordered(c.split('refine').positives)[0].prompt} {c.label}\n\n" for c in family]
+    return "".join(shots)
+
+
+def n_scorings(arms: Sequence[str], n_concepts: int, n_doses: int, draws: int) -> int:
+    """How often all items are scored on dev (`n_doses` > 0) or on test (`n_doses` = 1 and `draws`)."""
+    steered = [a for a in arms if a != "unsteered"]
+    own = sum(n_concepts for a in steered if a not in ("random", "wrong_concept"))
+    return 1 + n_doses * (own + (draws if "random" in steered else 0))
