@@ -31,8 +31,9 @@ from flows.results import document, verdict
 from flows.runs import alive, commit, open_registry, steps_folder
 from flows.spec import PipelineSpec
 from flows.spec.sentences import Place, sentence
-from flows.steps import SIDES, Step, StepContext, Study, build_steps, study
+from flows.steps import Step, StepContext, build_steps
 from flows.store import Store
+from flows.study import SIDES, Study, study
 from flows.tracking import Tracker
 from registry import Registry, Version, home
 

@@ -15,8 +15,9 @@ from contrans.models.facts import ModelFacts
 from flows.pool import device_kind, known_record
 from flows.runs import steps_folder
 from flows.spec import PipelineSpec
-from flows.steps import SIDES, Step, build_steps
+from flows.steps import Step, build_steps
 from flows.store import Store
+from flows.study import SIDES
 
 EFFICIENCY = 0.62
 """Speed of forward passes against that of bare matrix products, fitted on the captures of the quickstart."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from contrans.concepts.contrast import ContrastSet
 from contrans.hashing import digest
-from flows.steps import SIDES, Step, Study
+from flows.steps import Step
 from flows.store import Store
+from flows.study import SIDES, Study
 from flows.work import map_arms
 from registry import Registry, Result, Version
 

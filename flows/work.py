@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from contrans.concepts.vector import ConceptVector
     from contrans.maps.affine import MapSet
     from contrans.validation.emotion_arms import Directions
-    from flows.steps import StepContext, Study
+    from flows.steps import StepContext
+    from flows.study import Study
 
 Work = Callable[["StepContext"], dict[str, bytes]]
 

@@ -1,7 +1,7 @@
 """The emotion protocol over arms: dose curves on dev, then the test split once, with controls and intervals."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,44 +10,10 @@ from contrans.validation.arms import SEARCHED, random_direction, wrong_concepts
 from contrans.validation.emotion import EmotionProtocol, Scores
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS
-from contrans.validation.statistics import cluster_bootstrap, mcnemar, sufficient_dose, wilson
+from contrans.validation.rows import Hits, Row, accuracy_of, gain_recovered, mcnemar_rows, mean_share, once, rows_of
+from contrans.validation.statistics import sufficient_dose
 
 Tick = Callable[[int], None]
-Hits = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
-"""Per metric and concept: how right each item is (a share of draws), and which items count."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured value.
-
-    Attributes:
-        concept: the concept, or "all" for the mean over concepts.
-        protocol: "emotion".
-        split: "dev", "test", or "generic" for text that has nothing to do with the concept.
-        arm: one of `contrans.validation.arms.ARMS`.
-        metric: "logit_accuracy", "token_accuracy", …
-        dose: size of the shift in residual norms; None where nothing is shifted.
-        value: the measured value.
-        low: lower end of its 95 % interval, if it has one.
-        high: upper end.
-        n: items behind it.
-    """
-
-    concept: str
-    protocol: str
-    split: str
-    arm: str
-    metric: str
-    dose: float | None
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-    def to_json(self) -> dict[str, object]:
-        """The row as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -143,8 +109,8 @@ def calibrate(
             draws = range(-CURVE_DRAWS, 0) if arm == "random" else [0]
             hits = _hits(protocol, concepts, [{c: score(arm, c, dose, d) for c in concepts} for d in draws])
             dose_or_none = None if arm == "unsteered" else dose
-            rows += _rows(protocol, hits, "dev", arm, dose_or_none)
-            curve.append(_mean_share(hits["logit_accuracy"].values(), _once(len(protocol.items))).item())
+            rows += rows_of(protocol, hits, "dev", arm, dose_or_none)
+            curve.append(mean_share(hits["logit_accuracy"].values(), once(len(protocol.items))).item())
         curves[arm] = curve
     base = curves["unsteered"][0]
     chosen = {a: sufficient_dose(doses, curves[a], base) for a in steered if a in SEARCHED}
@@ -188,16 +154,16 @@ def validate(
         draws = range(random_draws) if arm == "random" else [0]
         dose = None if arm == "unsteered" else doses[arm]
         hits[arm] = _hits(protocol, concepts, [{c: score(arm, c, dose or 0.0, d) for c in concepts} for d in draws])
-        rows += _rows(protocol, hits[arm], "test", arm, dose, seed=seed, bootstrap=True)
+        rows += rows_of(protocol, hits[arm], "test", arm, dose, seed=seed, bootstrap=True)
         if arm not in ("unsteered", "random"):
-            rows += _tests(concepts, hits, arm, dose)
+            rows += mcnemar_rows(concepts, hits, arm, dose)
         if dose is not None:
             rows += _costs(meter, directions, arm, dose, seed, tick)
-    summary = {arm: _summary(rows, arm) for arm in hits}
+    summary = {arm: accuracy_of(rows, arm) for arm in hits}
     if "own" in hits and "transplanted" in hits:
         for concept in ["all", *concepts]:
             names = concepts if concept == "all" else [concept]
-            value, low, high = _gain_recovered(hits, names, len(protocol.items), seed)
+            value, low, high = gain_recovered(hits, names, len(protocol.items), seed)
             summary["gain_recovered" if concept == "all" else f"gain_recovered/{concept}"] = {
                 "value": value,
                 "low": low,
@@ -223,6 +189,7 @@ def validate(
 
 
 def _hits(protocol: EmotionProtocol, concepts: Sequence[str], draws: Sequence[Mapping[str, Scores]]) -> Hits:
+    """How right every item is under each concept's shift, averaged over draws of it."""
     out: Hits = {
         "logit_accuracy": {},
         "token_accuracy": {},
@@ -237,66 +204,6 @@ def _hits(protocol: EmotionProtocol, concepts: Sequence[str], draws: Sequence[Ma
         out["token_accuracy"][concept] = (token, negative)
         out["logit_accuracy_positives"][concept] = (logit, ~negative)
     return out
-
-
-def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted share of hits among the items that count, for each row of weights [draws, items]."""
-    with np.errstate(invalid="ignore"):
-        return (weights @ (hit * counts)) / (weights @ counts.astype(float))
-
-
-def _mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
-    return np.mean([_share(hit, counts, weights) for hit, counts in by_concept], axis=0)
-
-
-def _once(n_items: int) -> np.ndarray:
-    return np.ones((1, n_items))
-
-
-def _rows(
-    protocol: EmotionProtocol,
-    hits: Hits,
-    split: str,
-    arm: str,
-    dose: float | None,
-    *,
-    seed: int = 0,
-    bootstrap: bool = False,
-) -> list[Row]:
-    rows = []
-    for metric, by_concept in hits.items():
-        for concept, (hit, counts) in by_concept.items():
-            n = int(counts.sum())
-            value = _share(hit, counts, _once(len(hit))).item()
-            if set(np.unique(hit)) <= {0.0, 1.0}:
-                share = wilson(round(value * n), n)
-                low, high = share.low, share.high
-            else:
-                low, high = cluster_bootstrap(
-                    lambda w, h=hit, c=counts: _share(h, c, w), len(hit), seed=seed, draws=500
-                )
-            rows.append(Row(concept, "emotion", split, arm, metric, dose, value, low, high, n))
-        value = _mean_share(by_concept.values(), _once(len(protocol.items))).item()
-        low = high = None
-        if bootstrap:
-            low, high = cluster_bootstrap(
-                lambda w, b=by_concept: _mean_share(b.values(), w),
-                len(protocol.items),
-                seed=seed,
-            )
-        n = int(sum(c.sum() for _, c in by_concept.values()))
-        rows.append(Row("all", "emotion", split, arm, metric, dose, value, low, high, n))
-    return rows
-
-
-def _tests(concepts: Sequence[str], hits: Mapping[str, Hits], arm: str, dose: float | None) -> list[Row]:
-    rows = []
-    for concept in concepts:
-        after, counts = hits[arm]["logit_accuracy"][concept]
-        before, _ = hits["unsteered"]["logit_accuracy"][concept]
-        p = mcnemar(before[counts] > 0.5, after[counts] > 0.5)
-        rows.append(Row(concept, "emotion", "test", arm, "mcnemar_p", dose, p, None, None, int(counts.sum())))
-    return rows
 
 
 def _costs(meter: FluencyMeter, directions: Directions, arm: str, dose: float, seed: int, tick: Tick) -> list[Row]:
@@ -338,29 +245,3 @@ def _costs(meter: FluencyMeter, directions: Directions, arm: str, dose: float, s
             n = sum(r.n for r in rows if r.metric == metric)
             rows.append(Row("all", "emotion", "generic", arm, metric, dose, float(np.mean(values)), None, None, n))
     return rows
-
-
-def _summary(rows: Sequence[Row], arm: str) -> dict[str, float | None]:
-    row = next(r for r in rows if (r.concept, r.arm, r.metric, r.split) == ("all", arm, "logit_accuracy", "test"))
-    return {"value": row.value, "low": row.low, "high": row.high}
-
-
-def _gain_recovered(
-    hits: Mapping[str, Hits], concepts: Sequence[str], n_items: int, seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """(transplanted − unsteered) / (own − unsteered) in mean logit accuracy, if the denominator is significant."""
-
-    def mean(arm: str, weights: np.ndarray) -> np.ndarray:
-        return _mean_share([hits[arm]["logit_accuracy"][c] for c in concepts], weights)
-
-    def own_gain(weights: np.ndarray) -> np.ndarray:
-        return mean("own", weights) - mean("unsteered", weights)
-
-    def recovered(weights: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return (mean("transplanted", weights) - mean("unsteered", weights)) / own_gain(weights)
-
-    if cluster_bootstrap(own_gain, n_items, seed=seed)[0] <= 0:
-        return None, None, None
-    low, high = cluster_bootstrap(recovered, n_items, seed=seed)
-    return recovered(_once(n_items)).item(), low, high
