@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contrans.concepts.splits import SPLITS, split_of
+from contrans.concepts.template import fill
 from contrans.errors import TextError
 from contrans.hashing import text_hash, text_set_hash
 
@@ -205,7 +206,7 @@ def contrast_sets(patterns: Sequence[str]) -> list[ContrastSet]:
 
 
 def _examples(file: _File, texts: Iterable[str]) -> tuple[Example, ...]:
-    return tuple(Example(t, file.template.format(text=t), split_of(t)) for t in texts)
+    return tuple(Example(t, fill(file.template, t), split_of(t)) for t in texts)
 
 
 def _build(raw: dict[str, Any], *, where: str, siblings: Sequence[dict[str, Any]] = ()) -> ContrastSet:
@@ -257,7 +258,7 @@ def _build(raw: dict[str, Any], *, where: str, siblings: Sequence[dict[str, Any]
 def _persona(file: _File, prefixes: Sequence[str]) -> tuple[Example, ...]:
     # the i-th question gets the i-th persona of either side, so that a pair differs in the persona alone
     return tuple(
-        Example(t, file.template.format(text=t, prefix=prefixes[i % len(prefixes)]), split_of(t))
+        Example(t, fill(file.template, t, prefixes[i % len(prefixes)]), split_of(t))
         for i, t in enumerate(file.texts)
         if prefixes
     )

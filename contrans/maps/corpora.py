@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from contrans.concepts.template import fill
 from contrans.errors import CircularityError, TextError
 from contrans.hashing import digest, text_hash
 
@@ -78,7 +79,7 @@ class Corpus:
             raise TextError(f"The template {template!r} has no {{text}}; say where the text goes.")
         return replace(
             self,
-            texts=tuple(template.format(text=t, prefix="").strip() for t in self.texts),
+            texts=tuple(fill(template, t).strip() for t in self.texts),
             kinds=(kind,) * len(self),
         )
 

@@ -11,9 +11,13 @@ from contrans.maps.affine import AffineMap, MapSet
 from contrans.maps.corpora import Corpus, check_circularity
 from contrans.maps.depth import SOURCE_DEPTH, TARGET_DEPTH, block_at
 from contrans.maps.estimators import MAP_ESTIMATORS
+from contrans.maps.estimators.fit import Fit
+from contrans.maps.estimators.ridge import ridge_moments
 from contrans.maps.paired import PairedStates
+from contrans.maps.streaming import stream_moments
 from contrans.models import Model, ModelRecord
 from contrans.states.capturing import Progress, capture
+from contrans.states.moments import Moments
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ def fit_map(
     source_blocks: Sequence[int] | None = None,
     target_blocks: Sequence[int] | None = None,
     estimator: str = "ridge",
+    tokens: str = "last",
     judged_by: Iterable[ContrastSet] = (),
     held_out: float = 0.2,
     seed: int = 0,
@@ -33,7 +38,7 @@ def fit_map(
     batch_tokens: int = 2048,
     progress: Progress | None = None,
 ) -> MapSet:
-    """Fits affine maps from the source's hidden space to the target's, on the last tokens of the same texts.
+    """Fits affine maps from the source's hidden space to the target's, on the same texts.
 
     Source: Dong et al. 2024 (arXiv 2405.13578), §3.2, with centring, a bias and ridge regularisation.
 
@@ -44,6 +49,8 @@ def fit_map(
         source_blocks: blocks of the source, a map from each; the one at depth .9 if None.
         target_blocks: blocks of the target, a map to each; the one at depth .78 if None.
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
+        tokens: "last" fits on the last token of each text; "all" on all tokens that end at the same character in both
+            models, by ridge, in memory that does not grow with the corpus.
         judged_by: contrast sets that the maps will be judged by; their texts must not be in the corpus.
         held_out: share of the documents that λ is chosen on.
         seed: of the held-out split.
@@ -63,6 +70,31 @@ def fit_map(
         check_circularity(texts.texts, contrast.texts)
     source_blocks = [block_at(SOURCE_DEPTH, source.n_blocks)] if source_blocks is None else source_blocks
     target_blocks = [block_at(TARGET_DEPTH, target.n_blocks)] if target_blocks is None else target_blocks
+    facts = {"corpus": texts.name, "texts": texts.hash, "precision": precision, "tokens": tokens}
+    if tokens == "all":
+        if estimator != "ridge":
+            raise FitError(f"All tokens can be mapped by ridge only, not by {estimator}; use tokens='last'.")
+        streamed = stream_moments(
+            source,
+            target,
+            texts,
+            source_blocks=source_blocks,
+            target_blocks=target_blocks,
+            held_out=held_out,
+            seed=seed,
+            precision=precision,
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+        facts |= {"held_out": held_out, "seed": seed}
+        maps = {
+            pair: _map(pair, ridge_moments(m.train, m.held), m.train.merge(m.held), m.target_norm, estimator, facts)
+            for pair, m in streamed.items()
+        }
+        _warn_of_few(source.record, target.record, min(m.train.n + m.held.n for m in streamed.values()))
+        return MapSet(source.record, target.record, maps)
+    if tokens != "last":
+        raise FitError(f"tokens must be 'last' or 'all', not {tokens!r}.")
     of_source = capture(
         source,
         texts.texts,
@@ -88,7 +120,7 @@ def fit_map(
         estimator=estimator,
         held_out=held_out,
         seed=seed,
-        info={"corpus": texts.name, "texts": texts.hash, "precision": precision},
+        info=facts,
     )
 
 
@@ -128,27 +160,41 @@ def fit_states(
         for lt, y in target_states.items():
             paired = PairedStates(x, y, documents, held_out, seed)
             fit = MAP_ESTIMATORS[estimator](paired)
-            whole = paired.train.merge(paired.held)
-            if not bool(torch.isfinite(fit.weight).all()):
-                raise StateError(f"The {estimator} map from block {ls} to block {lt} is not finite; check the states.")
-            maps[ls, lt] = AffineMap(
-                source_block=ls,
-                target_block=lt,
-                weight=fit.weight.float(),
-                bias=fit.bias.float(),
-                source_mean=whole.mean_x.float(),
-                target_mean=whole.mean_y.float(),
-                retained=fit.retained.float(),
-                source_spread=float((whole.sxx.trace() / whole.n).sqrt()),
-                target_spread=(whole.syy / whole.n) ** 0.5,
-                target_norm=float(y.double().norm(dim=1).median()),
-                estimator=estimator,
-                info={**info, **fit.info, "held_out": held_out, "seed": seed},
-            )
-    n, ds = len(documents), source.hidden_size
+            norm = float(y.double().norm(dim=1).median())
+            facts = {**info, "held_out": held_out, "seed": seed}
+            maps[ls, lt] = _map((ls, lt), fit, paired.train.merge(paired.held), norm, estimator, facts)
+    _warn_of_few(source, target, len(documents))
+    return MapSet(source, target, maps)
+
+
+def _map(
+    pair: tuple[int, int], fit: Fit, whole: Moments, norm: float, estimator: str, info: Mapping[str, object]
+) -> AffineMap:
+    if not bool(torch.isfinite(fit.weight).all()):
+        raise StateError(
+            f"The {estimator} map from block {pair[0]} to block {pair[1]} is not finite; check the states."
+        )
+    return AffineMap(
+        source_block=pair[0],
+        target_block=pair[1],
+        weight=fit.weight.float(),
+        bias=fit.bias.float(),
+        source_mean=whole.mean_x.float(),
+        target_mean=whole.mean_y.float(),
+        retained=fit.retained.float(),
+        source_spread=float((whole.sxx.trace() / whole.n).sqrt()),
+        target_spread=(whole.syy / whole.n) ** 0.5,
+        target_norm=norm,
+        estimator=estimator,
+        info={**info, **fit.info},
+    )
+
+
+def _warn_of_few(source: ModelRecord, target: ModelRecord, n: int) -> None:
+    ds = source.hidden_size
     if n < 2 * ds:
         log.warning(
-            "%s → %s: %d rows for %d dimensions; give at least %d (better %d) texts.",
+            "%s → %s: %d rows for %d dimensions; give at least %d (better %d).",
             source.name,
             target.name,
             n,
@@ -156,4 +202,3 @@ def fit_states(
             2 * ds,
             10 * ds,
         )
-    return MapSet(source, target, maps)

@@ -1,6 +1,6 @@
 """Rows of two models that belong together, with the documents they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,19 +38,12 @@ class PairedStates:
 
     @cached_property
     def is_held_out(self) -> torch.Tensor:
-        """Bool [n]: rows of held-out documents. Decided by a hash, so that it does not depend on order.
+        """Bool [n]: rows of held-out documents.
 
         Raises:
-            FitError: there are fewer than five documents, or a side of the split is empty.
+            FitError: there are fewer than five documents.
         """
-        names = sorted(set(self.documents))
-        if len(names) < 5:
-            raise FitError(
-                f"A map needs texts from at least 5 documents to hold some out, not {len(names)}; give more texts."
-            )
-        ranked = sorted(names, key=lambda name: digest([self.seed, name]))
-        count = min(max(1, round(self.held_out * len(names))), len(names) - 1)
-        chosen = set(ranked[:count])
+        chosen = held_out_documents(self.documents, self.held_out, self.seed)
         return torch.tensor([d in chosen for d in self.documents])
 
     @cached_property
@@ -63,3 +56,18 @@ class PairedStates:
     def held(self) -> Moments:
         """Moments of the held-out rows."""
         return Moments.of(self.x[self.is_held_out], self.y[self.is_held_out])
+
+
+def held_out_documents(documents: Iterable[str], share: float, seed: int) -> set[str]:
+    """The documents that λ is chosen on: decided by their hashes, so that their order does not matter.
+
+    Raises:
+        FitError: there are fewer than five documents.
+    """
+    names = sorted(set(documents))
+    if len(names) < 5:
+        raise FitError(
+            f"A map needs texts from at least 5 documents to hold some out, not {len(names)}; give more texts."
+        )
+    ranked = sorted(names, key=lambda name: digest([seed, name]))
+    return set(ranked[: min(max(1, round(share * len(names))), len(names) - 1)])

@@ -9,6 +9,7 @@ import yaml
 from contrans.concepts import ContrastSet, contrast_set, contrast_set_names, contrast_sets
 from contrans.concepts.contrast import family_of
 from contrans.concepts.splits import SPLITS, split_of
+from contrans.concepts.template import fill
 from contrans.errors import TextError
 from contrans.hashing import text_hash
 
@@ -90,6 +91,10 @@ def test_a_split_is_fixed_by_the_text_alone():
     }
     assert {t: split_of(t) for t in gold} == gold
     assert split_of("The  Cat") == split_of("the cat")
+
+
+def test_braces_in_templates_and_texts_are_themselves():
+    assert fill("{prefix}: {text} {x}", "a {text} {y}", "P") == "P: a {text} {y} {x}"
 
 
 def test_own_pairs_and_own_files(tmp_path):
