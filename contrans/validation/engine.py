@@ -94,15 +94,8 @@ class ScoringEngine:
         try:
             self._prepare()
             self.resumes = self._agrees_with_full()
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # what an unforeseen cache or block answers to being short-circuited; the full pass needs neither
             log.info("%s cannot resume above block %d (%s)", model.name, block, error)
             self.resumes = False
         if not self.resumes:

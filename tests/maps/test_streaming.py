@@ -76,5 +76,5 @@ def test_memory_does_not_grow_with_the_corpus():
         stream_moments(source, target, texts(n), source_blocks=[2], target_blocks=[2], batch_tokens=512, progress=count)
         return alive
 
-    grown(128)
-    assert grown(384) < 1.1 * grown(128)
+    grown(256)
+    assert grown(640) < 1.1 * grown(256)
