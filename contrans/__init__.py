@@ -18,7 +18,7 @@ from contrans.lazy import lazy
 
 if TYPE_CHECKING:
     from contrans.concepts import ConceptVector, ContrastSet, contrast_set, contrast_sets, refine
-    from contrans.maps import AffineMap, Corpus, MapSet, corpus, fit_map
+    from contrans.maps import AffineMap, Corpus, MapSet, corpus, corpus_templates, fit_map
     from contrans.models import Model, load_model
     from contrans.states import capture
     from contrans.transplants import Transplant, transplant
@@ -37,6 +37,7 @@ __all__ = [
     "contrast_set",
     "contrast_sets",
     "corpus",
+    "corpus_templates",
     "fit_map",
     "load_model",
     "refine",
@@ -45,7 +46,7 @@ __all__ = [
 
 _ROOMS = {
     "concepts": ("ConceptVector", "ContrastSet", "contrast_set", "contrast_sets", "refine"),
-    "maps": ("AffineMap", "Corpus", "MapSet", "corpus", "fit_map"),
+    "maps": ("AffineMap", "Corpus", "MapSet", "corpus", "corpus_templates", "fit_map"),
     "models": ("Model", "load_model"),
     "states": ("capture",),
     "transplants": ("Transplant", "transplant"),

@@ -6,10 +6,10 @@ from contrans.lazy import lazy
 
 if TYPE_CHECKING:
     from contrans.maps.affine import AffineMap, MapSet
-    from contrans.maps.corpora import Corpus, corpus
+    from contrans.maps.corpora import Corpus, corpus, corpus_templates
     from contrans.maps.fit import fit_map, fit_states
 
-__all__ = ["AffineMap", "Corpus", "MapSet", "corpus", "fit_map", "fit_states"]
+__all__ = ["AffineMap", "Corpus", "MapSet", "corpus", "corpus_templates", "fit_map", "fit_states"]
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -18,6 +18,7 @@ __getattr__, __dir__ = lazy(
         "Corpus": "corpora",
         "MapSet": "affine",
         "corpus": "corpora",
+        "corpus_templates": "corpora",
         "fit_map": "fit",
         "fit_states": "fit",
     },

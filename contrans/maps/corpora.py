@@ -2,11 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+
+import yaml
 
 from contrans.concepts.template import fill
 from contrans.errors import CircularityError, TextError
@@ -83,6 +85,22 @@ class Corpus:
             kinds=(kind,) * len(self),
         )
 
+    def spread(self, templates: Mapping[str, str]) -> "Corpus":
+        """Each text in one of many templates, in turn, so that a map sees where concepts of many kinds are read.
+
+        Args:
+            templates: by name, as `corpus_templates` gives them; the name becomes the text's kind.
+
+        Raises:
+            TextError: there are no templates, or one has no `{text}`.
+        """
+        if not templates:
+            raise TextError("There are no templates to spread the texts over; leave fewer groups out.")
+        names = sorted(templates)
+        wrapped = {name: self.wrap(templates[name], kind=name) for name in names}
+        order = [names[i % len(names)] for i in range(len(self))]
+        return replace(self, texts=tuple(wrapped[name].texts[i] for i, name in enumerate(order)), kinds=tuple(order))
+
     def truncate(self, *, words: Sequence[int] = (2, 3, 4)) -> "Corpus":
         """Each text without its last words, two to four in turn, so that its last token is mid-sentence.
 
@@ -90,6 +108,29 @@ class Corpus:
         """
         cut = tuple(_drop(t, words[i % len(words)]) for i, t in enumerate(self.texts))
         return replace(self, texts=cut, kinds=("truncated",) * len(self))
+
+
+@cache
+def _templates() -> dict[str, dict[str, str]]:
+    path = Path(str(files("contrans.data"))) / "corpora" / "templates.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+
+
+def corpus_templates(*, leave_out: Iterable[str] = ()) -> dict[str, str]:
+    """Prompt templates about many things that end where an answer would begin, by name "group/name".
+
+    Args:
+        leave_out: groups to leave out, such as those near to a concept that a map is judged on.
+
+    Raises:
+        TextError: a group that does not exist.
+    """
+    groups = _templates()
+    unknown = sorted(set(leave_out) - set(groups))
+    if unknown:
+        raise TextError(f"There is no group {unknown[0]!r} of templates; the groups are {', '.join(sorted(groups))}.")
+    kept = {group: named for group, named in groups.items() if group not in set(leave_out)}
+    return {f"{group}/{name}": template for group, named in kept.items() for name, template in named.items()}
 
 
 def _drop(text: str, words: int) -> str:

@@ -10,9 +10,8 @@ from contrans.errors import FitError, StateError
 from contrans.maps.affine import AffineMap, MapSet
 from contrans.maps.corpora import Corpus, check_circularity
 from contrans.maps.depth import SOURCE_DEPTH, TARGET_DEPTH, block_at
-from contrans.maps.estimators import MAP_ESTIMATORS
+from contrans.maps.estimators import MAP_ESTIMATORS, MOMENT_ESTIMATORS, ridge
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.estimators.ridge import ridge_moments
 from contrans.maps.paired import PairedStates
 from contrans.maps.streaming import stream_moments
 from contrans.models import Model, ModelRecord
@@ -20,6 +19,8 @@ from contrans.states.capturing import Progress, capture
 from contrans.states.moments import Moments
 
 log = logging.getLogger(__name__)
+
+LAMBDA_SELECT = ("r2", "direction")
 
 
 def fit_map(
@@ -31,6 +32,9 @@ def fit_map(
     target_blocks: Sequence[int] | None = None,
     estimator: str = "ridge",
     tokens: str = "last",
+    center: str = "kind",
+    share: Mapping[str, float] = {},
+    lambda_select: str = "r2",
     judged_by: Iterable[ContrastSet] = (),
     held_out: float = 0.2,
     seed: int = 0,
@@ -50,7 +54,11 @@ def fit_map(
         target_blocks: blocks of the target, a map to each; the one at depth .78 if None.
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
         tokens: "last" fits on the last token of each text; "all" on all tokens that end at the same character in both
-            models, by ridge, in memory that does not grow with the corpus.
+            models, by the estimators of `MOMENT_ESTIMATORS`, in memory that does not grow with the corpus.
+        center: "kind" centres the rows of each kind of text (each template) on a mean of their own, so that the map
+            explains what the texts say and not which template they stand in; "all" centres all rows together.
+        share: share of the fit's weight that a kind of text gets; the others divide the rest by their rows.
+        lambda_select: "r2" or "direction", see `contrans.maps.estimators.ridge`.
         judged_by: contrast sets that the maps will be judged by; their texts must not be in the corpus.
         held_out: share of the documents that λ is chosen on.
         seed: of the held-out split.
@@ -72,8 +80,11 @@ def fit_map(
     target_blocks = [block_at(TARGET_DEPTH, target.n_blocks)] if target_blocks is None else target_blocks
     facts = {"corpus": texts.name, "texts": texts.hash, "precision": precision, "tokens": tokens}
     if tokens == "all":
-        if estimator != "ridge":
-            raise FitError(f"All tokens can be mapped by ridge only, not by {estimator}; use tokens='last'.")
+        if estimator not in MOMENT_ESTIMATORS or share or lambda_select != "r2":
+            raise FitError(
+                f"All tokens are mapped from their moments alone, which serve {', '.join(MOMENT_ESTIMATORS)} without "
+                f"`share` and with lambda_select='r2'; use tokens='last' for anything else."
+            )
         streamed = stream_moments(
             source,
             target,
@@ -88,7 +99,7 @@ def fit_map(
         )
         facts |= {"held_out": held_out, "seed": seed}
         maps = {
-            pair: _map(pair, ridge_moments(m.train, m.held), m.train.merge(m.held), m.target_norm, estimator, facts)
+            pair: _map(pair, MOMENT_ESTIMATORS[estimator](m), m.whole, m.target_norm, estimator, facts)
             for pair, m in streamed.items()
         }
         _warn_of_few(source.record, target.record, min(m.train.n + m.held.n for m in streamed.values()))
@@ -118,6 +129,10 @@ def fit_map(
         source=source.record,
         target=target.record,
         estimator=estimator,
+        kinds=texts.kinds,
+        center=center,
+        share=share,
+        lambda_select=lambda_select,
         held_out=held_out,
         seed=seed,
         info=facts,
@@ -132,6 +147,10 @@ def fit_states(
     source: ModelRecord,
     target: ModelRecord,
     estimator: str = "ridge",
+    kinds: Sequence[str] = (),
+    center: str = "kind",
+    share: Mapping[str, float] = {},
+    lambda_select: str = "r2",
     held_out: float = 0.2,
     seed: int = 0,
     info: Mapping[str, object] = {},
@@ -145,6 +164,10 @@ def fit_states(
         source: whose states the first are.
         target: whose states the second are.
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
+        kinds: how each row's text was made; none if all in one way.
+        center: "kind" or "all", see `fit_map`.
+        share: share of the fit's weight by kind, see `fit_map`.
+        lambda_select: "r2" or "direction", for ridge.
         held_out: share of the documents that λ is chosen on.
         seed: of the held-out split.
         info: further facts to keep with the maps.
@@ -155,25 +178,42 @@ def fit_states(
     """
     if estimator not in MAP_ESTIMATORS:
         raise FitError(f"No map estimator is called {estimator!r}; there are {', '.join(MAP_ESTIMATORS)}.")
+    if lambda_select not in LAMBDA_SELECT or (lambda_select != "r2" and estimator != "ridge"):
+        raise FitError(f"lambda_select is one of {', '.join(LAMBDA_SELECT)}, the second for ridge only.")
+    settings = {"held_out": held_out, "seed": seed, "center": center, "lambda_select": lambda_select}
     maps = {}
     for ls, x in source_states.items():
+        spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for lt, y in target_states.items():
-            paired = PairedStates(x, y, documents, held_out, seed)
-            fit = MAP_ESTIMATORS[estimator](paired)
+            paired = PairedStates(x, y, documents, held_out, seed, kinds, center, share, spectra)
+            fit = (
+                ridge(paired, lambda_select=lambda_select)
+                if estimator == "ridge"
+                else MAP_ESTIMATORS[estimator](paired)
+            )
             norm = float(y.double().norm(dim=1).median())
-            facts = {**info, "held_out": held_out, "seed": seed}
-            maps[ls, lt] = _map((ls, lt), fit, paired.train.merge(paired.held), norm, estimator, facts)
+            maps[ls, lt] = _map((ls, lt), fit, paired.whole, norm, estimator, {**info, **settings}, spreads=(x, y))
     _warn_of_few(source, target, len(documents))
     return MapSet(source, target, maps)
 
 
 def _map(
-    pair: tuple[int, int], fit: Fit, whole: Moments, norm: float, estimator: str, info: Mapping[str, object]
+    pair: tuple[int, int],
+    fit: Fit,
+    whole: Moments,
+    norm: float,
+    estimator: str,
+    info: Mapping[str, object],
+    *,
+    spreads: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> AffineMap:
     if not bool(torch.isfinite(fit.weight).all()):
         raise StateError(
             f"The {estimator} map from block {pair[0]} to block {pair[1]} is not finite; check the states."
         )
+    # fixed effects leave the kinds' own differences out of the moments, but a residual stream's spread has them
+    source_spread = float((whole.sxx.trace() / whole.n).sqrt()) if spreads is None else _spread(spreads[0])
+    target_spread = (whole.syy / whole.n) ** 0.5 if spreads is None else _spread(spreads[1])
     return AffineMap(
         source_block=pair[0],
         target_block=pair[1],
@@ -182,12 +222,16 @@ def _map(
         source_mean=whole.mean_x.float(),
         target_mean=whole.mean_y.float(),
         retained=fit.retained.float(),
-        source_spread=float((whole.sxx.trace() / whole.n).sqrt()),
-        target_spread=(whole.syy / whole.n) ** 0.5,
+        source_spread=source_spread,
+        target_spread=target_spread,
         target_norm=norm,
         estimator=estimator,
         info={**info, **fit.info},
     )
+
+
+def _spread(states: torch.Tensor) -> float:
+    return float(states.double().var(0, correction=0).sum().sqrt())
 
 
 def _warn_of_few(source: ModelRecord, target: ModelRecord, n: int) -> None:

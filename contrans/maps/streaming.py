@@ -7,7 +7,7 @@ import torch
 
 from contrans.errors import FitError
 from contrans.maps.corpora import Corpus
-from contrans.maps.paired import held_out_documents
+from contrans.maps.paired import held_out_documents, spectrum
 from contrans.models import Model
 from contrans.states.capturing import Progress, iter_states
 from contrans.states.moments import Moments
@@ -32,6 +32,18 @@ class TokenMoments:
     train: Moments
     held: Moments
     norms: list[float] = field(default_factory=list)
+    spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    @property
+    def whole(self) -> Moments:
+        """Moments of all documents."""
+        return self.train.merge(self.held)
+
+    def spectrum(self, of: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eigenvalues and eigenvectors of the source covariance of "train" or "whole"; computed once."""
+        if of not in self.spectra:
+            self.spectra[of] = spectrum(self.train if of == "train" else self.whole)
+        return self.spectra[of]
 
     @property
     def target_norm(self) -> float:

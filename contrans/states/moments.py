@@ -45,8 +45,8 @@ class Moments:
         )
 
     @classmethod
-    def of(cls, x: torch.Tensor, y: torch.Tensor) -> "Moments":
-        """The moments of rows x [n, ds] and y [n, dt].
+    def of(cls, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None) -> "Moments":
+        """The moments of rows x [n, ds] and y [n, dt], each counted as often as its weight [n] says; once if None.
 
         Raises:
             StateError: the rows do not pair up or are not finite.
@@ -60,8 +60,13 @@ class Moments:
         if len(x) == 0:
             return cls.empty(x.shape[1], y.shape[1])
         x, y = x.double(), y.double()
-        mean_x, mean_y = x.mean(0), y.mean(0)
-        x, y = x - mean_x, y - mean_y
+        if weights is None:
+            mean_x, mean_y = x.mean(0), y.mean(0)
+            x, y = x - mean_x, y - mean_y
+        else:
+            w = weights.double()[:, None]
+            mean_x, mean_y = (w * x).sum(0) / w.sum(), (w * y).sum(0) / w.sum()
+            x, y = (x - mean_x) * w.sqrt(), (y - mean_y) * w.sqrt()
         return cls(len(x), mean_x, mean_y, x.T @ x, x.T @ y, float(y.square().sum()))
 
     def merge(self, other: "Moments") -> "Moments":

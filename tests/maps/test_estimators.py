@@ -7,7 +7,7 @@ import torch
 from contrans.errors import FitError, StateError
 from contrans.maps.estimators import identity, paper, ridge, shuffled
 from contrans.maps.estimators.gram import leave_one_out_r2
-from contrans.maps.estimators.ridge import RHO_GRID, held_out_r2_of_lambdas, solve
+from contrans.maps.estimators.ridge import RHO_GRID, penalised, r2_of_lambdas
 from contrans.maps.paired import PairedStates
 
 
@@ -32,11 +32,19 @@ def test_paper_equals_an_independent_numpy_solution():
     np.testing.assert_allclose(paper(few).weight, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
+def normal_equations(x: np.ndarray, y: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    xc, yc = x - x.mean(0), y - y.mean(0)
+    c = xc.T @ xc / len(x)
+    weight = np.linalg.solve(c + rho * np.trace(c) / len(c) * np.eye(len(c)), xc.T @ yc / len(x))
+    return weight, y.mean(0) - x.mean(0) @ weight
+
+
 @pytest.mark.parametrize("rho", [1e-6, 1e-2, 1.0])
 def test_ridge_equals_the_normal_equations(rho):
     paired = rows()
-    weight, bias, retained, lam = solve(paired.train, rho)
-    x, y = paired.x.numpy()[~paired.is_held_out], paired.y.numpy()[~paired.is_held_out]
+    fit = penalised(paired, rho, {})
+    weight, bias, retained, lam = fit.weight, fit.bias, fit.retained, fit.info["lambda"]
+    x, y = paired.x.numpy(), paired.y.numpy()
     xc, yc = x - x.mean(0), y - y.mean(0)
     c = xc.T @ xc / len(x)
     assert lam == pytest.approx(rho * np.trace(c) / len(c))
@@ -48,11 +56,11 @@ def test_ridge_equals_the_normal_equations(rho):
 
 def test_held_out_r2_from_moments_equals_brute_force():
     paired = rows(noise=2.0)
-    fast = held_out_r2_of_lambdas(paired.train, paired.held, RHO_GRID)
+    fast = r2_of_lambdas(paired)
     held = paired.is_held_out.numpy()
     for rho, got in zip(RHO_GRID, fast.tolist(), strict=True):
-        weight, bias, _, _ = solve(paired.train, rho)
-        error = paired.y.numpy()[held] - (paired.x.numpy()[held] @ weight.numpy() + bias.numpy())
+        weight, bias = normal_equations(paired.x.numpy()[~held], paired.y.numpy()[~held], rho)
+        error = paired.y.numpy()[held] - (paired.x.numpy()[held] @ weight + bias)
         total = paired.y.numpy()[held] - paired.train.mean_y.numpy()
         assert got == pytest.approx(1 - (error**2).sum() / (total**2).sum(), abs=1e-8)
     assert ridge(paired).info["rho"] == RHO_GRID[int(fast.argmax())]
@@ -84,12 +92,11 @@ def test_few_rows_take_the_gram_route_to_the_same_map():
     paired = rows(n=25, ds=40, group=1)
     fit = ridge(paired)
     assert fit.info["n_heldout"] == 25
-    whole = paired.train.merge(paired.held)
-    weight, bias, retained, lam = solve(whole, fit.info["rho"])
-    assert fit.info["lambda"] == pytest.approx(lam)
-    np.testing.assert_allclose(fit.weight, weight, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(fit.bias, bias, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(fit.retained, retained, rtol=1e-5, atol=1e-7)
+    by_moments = penalised(paired, fit.info["rho"], {})
+    assert fit.info["lambda"] == pytest.approx(by_moments.info["lambda"])
+    np.testing.assert_allclose(fit.weight, by_moments.weight, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(fit.bias, by_moments.bias, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(fit.retained, by_moments.retained, rtol=1e-5, atol=1e-7)
 
 
 def test_ridge_finds_the_planted_map():

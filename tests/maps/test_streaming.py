@@ -57,7 +57,7 @@ def test_a_map_on_all_tokens():
     assert m[1, 2].info["n"] > 1000
     same = fit_map(source, source, texts(200), source_blocks=[2], target_blocks=[2], tokens="all")[2, 2]
     torch.testing.assert_close(same.weight, torch.eye(32), rtol=0, atol=1e-3)
-    with pytest.raises(FitError, match="by ridge only"):
+    with pytest.raises(FitError, match="from their moments alone"):
         fit_map(source, target, texts(20), tokens="all", estimator="paper")
     with pytest.raises(FitError, match="'last' or 'all'"):
         fit_map(source, target, texts(20), tokens="some")

@@ -2,92 +2,75 @@
 
 import torch
 
-from contrans.errors import FitError
+from contrans.maps.estimators.directions import direction_scores
 from contrans.maps.estimators.fit import Fit
 from contrans.maps.estimators.gram import ridge_gram
+from contrans.maps.estimators.spectral import PairedMoments, check_rows, filtered, held_out_scores
 from contrans.maps.paired import PairedStates
-from contrans.states.moments import Moments
 
 RHO_GRID = tuple(10 ** (k / 2) for k in range(-12, 3))
 """λ = ρ · tr(C)/ds for these ρ, 10⁻⁶ to 10 in half decades."""
 
 
-def ridge(paired: PairedStates) -> Fit:
+def ridge(paired: PairedStates, *, lambda_select: str = "r2") -> Fit:
     """W = (C + λI)⁻¹ D, b = ȳ − x̄ W, with λ chosen on held-out documents and all rows in the final fit.
 
     Source: Hoerl & Kennard 1970; held out by document because tokens of one text are correlated, which makes
     generalised cross-validation choose too small a λ. With fewer rows than dimensions, each from a document of its own,
     every row is held out once: exact leave-one-out.
 
+    Args:
+        paired: the rows.
+        lambda_select: "r2" takes the λ that predicts held-out states best; "direction" the one that turns differences
+            of held-out states the least, which is what a concept vector is.
+
     Raises:
         FitError: fewer than 10 rows, or states that do not vary.
     """
     n, ds = paired.x.shape
-    if 10 <= n < ds and len(set(paired.documents)) == n:
+    alike = paired.center == "all" and not paired.share
+    if lambda_select == "r2" and alike and 10 <= n < ds and len(set(paired.documents)) == n:
         return ridge_gram(paired.x, paired.y, RHO_GRID)
-    return ridge_moments(paired.train, paired.held)
+    if lambda_select == "direction":
+        return ridge_moments(paired, scores=direction_scores(paired, list(RHO_GRID)))
+    return ridge_moments(paired)
 
 
-def ridge_moments(train: Moments, held: Moments, *, rhos: tuple[float, ...] = RHO_GRID) -> Fit:
+def ridge_moments(paired: PairedMoments, *, scores: torch.Tensor | None = None) -> Fit:
     """Ridge regression from the moments of the rows fitted on and of those held out.
 
     Args:
-        train: moments of the rows that λ is fitted on.
-        held: moments of the rows that λ is chosen on.
-        rhos: λ in units of the mean eigenvalue of the source covariance.
+        paired: the moments.
+        scores: what λ is chosen by, one for each ρ of the grid; held-out R² if None.
 
     Raises:
         FitError: fewer than 10 rows, or states that do not vary.
     """
-    if train.n < 10:
-        raise FitError(f"A map needs at least 10 paired rows, not {train.n}; give more texts.")
-    r2 = held_out_r2_of_lambdas(train, held, rhos)
-    best = int(torch.argmax(r2))
-    weight, bias, retained, lam = solve(train.merge(held), rhos[best])
-    return Fit(
-        weight,
-        bias,
-        retained,
-        {
-            "lambda": lam,
-            "rho": rhos[best],
-            "heldout_r2": float(r2[best]),
-            "n": train.n + held.n,
-            "n_heldout": held.n,
-        },
-    )
+    r2 = r2_of_lambdas(paired)
+    best = int(torch.argmax(r2 if scores is None else scores))
+    info: dict[str, float | int | None] = {"heldout_r2": float(r2[best])}
+    if scores is not None:
+        info["heldout_direction_cosine"] = float(scores[best])
+    return penalised(paired, RHO_GRID[best], info)
 
 
-def _eigen(moments: Moments) -> tuple[torch.Tensor, torch.Tensor]:
-    e, v = torch.linalg.eigh(moments.sxx / moments.n)
-    if float(e[-1]) <= 0:
-        raise FitError("The source states do not vary at this block; the corpus must hold different texts.")
-    return e.clamp_min(0), v
+def penalised(paired: PairedMoments, rho: float, info: dict[str, float | int | None]) -> Fit:
+    """The ridge map on all rows for one ρ."""
+    e, _ = paired.spectrum("whole")
+    return filtered(paired, penalty_filter(e, rho), {"lambda": rho * float(e.mean()), "rho": rho, **info})
 
 
-def solve(moments: Moments, rho: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """W [ds, dt], b [dt], (C + λ)⁻¹C [ds, ds] and λ for one ρ."""
-    e, v = _eigen(moments)
-    lam = rho * float(e.mean())
-    weight = v @ ((v.T @ (moments.sxy / moments.n)) / (e + lam)[:, None])
-    return weight, moments.mean_y - moments.mean_x @ weight, (v * (e / (e + lam))) @ v.T, lam
+def penalty_filter(e: torch.Tensor, rho: float) -> torch.Tensor:
+    """1/(e + λ) for eigenvalues e [ds] of the source covariance."""
+    return 1 / (e + rho * e.mean())
 
 
-def held_out_r2_of_lambdas(train: Moments, held: Moments, rhos: tuple[float, ...]) -> torch.Tensor:
-    """R² on the held-out rows for every ρ, from moments alone.
+def r2_of_lambdas(paired: PairedMoments, rhos: tuple[float, ...] = RHO_GRID) -> torch.Tensor:
+    """R² on the held-out rows for every ρ.
 
-    With Ch, Dh, qh the held-out moments about the means fitted on, B = VᵀD and f = 1/(e + λ):
-    SSE = qh − 2 f·diag(B(VᵀDh)ᵀ) + fᵀ[(VᵀChV) ∘ (BBᵀ)]f.
+    Raises:
+        FitError: fewer than 10 rows, or states that do not vary.
     """
-    e, v = _eigen(train)
-    b = v.T @ (train.sxy / train.n)
-    ch, dh, qh = held.about(train.mean_x, train.mean_y)
-    if qh <= 0:
-        raise FitError("The target states do not vary at this block; the corpus must hold different texts.")
-    cross = (b * (v.T @ dh)).sum(1)
-    quad = (v.T @ ch @ v) * (b @ b.T)
-    values = []
-    for rho in rhos:
-        f = 1 / (e + rho * e.mean())
-        values.append(1 - (qh - 2 * f @ cross + f @ quad @ f) / qh)
-    return torch.stack(values)
+    check_rows(paired)
+    e, _ = paired.spectrum("train")
+    return held_out_scores(paired, [penalty_filter(e, rho) for rho in rhos])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.estimators.ridge import RHO_GRID, held_out_r2_of_lambdas, solve
+from contrans.maps.estimators.ridge import RHO_GRID, penalised, r2_of_lambdas
 from contrans.maps.paired import PairedStates
 
 
@@ -15,15 +15,8 @@ def shuffled(paired: PairedStates) -> Fit:
     It has all of the states' statistics but not which belongs to which, so what it transfers is no concept.
     With a λ of its own it would shrink to zero and be no control of equal strength.
     """
-    rhos = RHO_GRID
-    rho = rhos[int(torch.argmax(held_out_r2_of_lambdas(paired.train, paired.held, rhos)))]
+    rho = RHO_GRID[int(torch.argmax(r2_of_lambdas(paired)))]
     order = torch.randperm(len(paired.y), generator=torch.Generator().manual_seed(paired.seed + 1))
+    # the source side is the same, and so is its spectrum
     mixed = replace(paired, y=paired.y[order])
-    weight, bias, retained, lam = solve(mixed.train.merge(mixed.held), rho)
-    r2 = float(held_out_r2_of_lambdas(mixed.train, mixed.held, (rho,))[0])
-    return Fit(
-        weight,
-        bias,
-        retained,
-        {"lambda": lam, "rho": rho, "heldout_r2": r2, "n": len(paired.x), "n_heldout": mixed.held.n},
-    )
+    return penalised(mixed, rho, {"heldout_r2": float(r2_of_lambdas(mixed, (rho,))[0])})
