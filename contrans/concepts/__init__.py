@@ -5,13 +5,16 @@ from typing import TYPE_CHECKING
 from contrans.lazy import lazy
 
 if TYPE_CHECKING:
-    from contrans.concepts.contrast import ContrastSet, contrast_set, contrast_set_names, contrast_sets
+    from contrans.concepts.chat import as_chat
+    from contrans.concepts.contrast import contrast_set, contrast_set_names, contrast_sets
+    from contrans.concepts.examples import ContrastSet
     from contrans.concepts.refinement import refine, refine_states
     from contrans.concepts.vector import ConceptVector
 
 __all__ = [
     "ConceptVector",
     "ContrastSet",
+    "as_chat",
     "contrast_set",
     "contrast_set_names",
     "contrast_sets",
@@ -23,7 +26,8 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "ConceptVector": "vector",
-        "ContrastSet": "contrast",
+        "ContrastSet": "examples",
+        "as_chat": "chat",
         "contrast_set": "contrast",
         "contrast_set_names": "contrast",
         "contrast_sets": "contrast",

@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from contrans.concepts.contrast import ContrastSet
-from contrans.concepts.diagnostics import held_out, split_half_cosine
+from contrans.concepts.chat import as_chat, begins_with_bos
+from contrans.concepts.diagnostics import diagnose
 from contrans.concepts.estimators import ESTIMATORS
+from contrans.concepts.examples import ContrastSet, Example
+from contrans.concepts.positions import TokenPosition, token_spans
 from contrans.concepts.vector import ConceptVector
 from contrans.errors import FitError, StateError
 from contrans.models import Model, ModelRecord
 from contrans.states.capturing import Progress, capture
+from contrans.states.encode import encode
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,9 @@ def refine(
     *,
     blocks: Sequence[int] | None = None,
     estimator: str = "mean_difference",
+    position: str = "last",
+    chat: str = "none",
+    system: str | None = None,
     split: str | None = "refine",
     precision: str = "float32",
     batch_tokens: int = 2048,
@@ -29,13 +35,18 @@ def refine(
 ) -> ConceptVector:
     """Refines a concept vector: the direction from states without a concept to states with it.
 
-    States are read at the last token of each prompt. Source: Dong et al. 2024 (arXiv 2405.13578), §3.1.
+    By default states are read at the last token of each prompt. Source: Dong et al. 2024 (arXiv 2405.13578), §3.1.
 
     Args:
         model: the model to read, which should hold the concept.
         contrast: the texts.
         blocks: block numbers; every block if None.
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
+        position: the tokens that are read, and averaged where they are several: "last", "last:K" (the final K),
+            "answer" (the answer of each example) or "span:WORDS" (the last place where these words stand).
+        chat: "none" for prompts as they are (a base model), "model" for the tokenizer's own chat template (an
+            instruct model), or a key of `contrans.concepts.chat.CHAT_FORMATS`.
+        system: the system prompt of the chat.
         split: which split of the texts to use; all texts if None.
         precision: "float32" or "bfloat16" products.
         batch_tokens: most tokens in one batch.
@@ -45,28 +56,54 @@ def refine(
         A vector with one direction [d] per block, in the units of the model's residual stream.
 
     Raises:
-        FitError: unknown estimator, or too few texts.
-        TextError: an empty split or an overlong text.
+        FitError: unknown estimator, too few texts, or states that give no direction.
+        SpecError: unknown position or chat template.
+        TextError: an empty split, an overlong text, or one without the tokens that `position` names.
         BlockError: the model has no such block.
     """
     part = contrast.split(split) if split else contrast
-    prompts = [e.prompt for e in (*part.positives, *part.negatives)]
-    states = capture(model, prompts, blocks=blocks, precision=precision, batch_tokens=batch_tokens, progress=progress)
+    examples = (*part.positives, *part.negatives)
+    read_at = TokenPosition.parse(position)
+    texts = [_as_read(model, e, chat, system) for e in examples]
+    # a chat template writes its own BOS, and the tokenizer would put a second one before it
+    special_tokens = chat == "none" or not begins_with_bos(model, texts[0])
+    encoded = encode(model, texts, special_tokens=special_tokens)
+    states = capture(
+        model,
+        texts,
+        blocks=blocks,
+        spans=token_spans(read_at, encoded, texts, [e.answer for e in examples]),
+        precision=precision,
+        batch_tokens=batch_tokens,
+        special_tokens=special_tokens,
+        progress=progress,
+    )
     n = len(part.positives)
     return refine_states(
         {b: (rows[:n], rows[n:]) for b, rows in states.blocks.items()},
         concept=part.concept,
         model=model.record,
         estimator=estimator,
+        paired=part.paired,
         provenance={
             "contrast_set": contrast.name,
             "texts": part.hash,
             "split": split,
             "template": part.template,
-            "position": "last",
+            "position": position,
+            "chat": chat,
+            **({"system": system} if system is not None else {}),
             "precision": precision,
         },
     )
+
+
+def _as_read(model: Model, example: Example, chat: str, system: str | None) -> str:
+    if chat == "none" and system is None:
+        return example.prompt
+    opening = as_chat(model, example.question, template=chat, system=system)
+    gap = "" if not example.answer or opening[-1:].isspace() else " "
+    return f"{opening}{gap}{example.answer}"
 
 
 def refine_states(
@@ -75,6 +112,7 @@ def refine_states(
     concept: str,
     model: ModelRecord,
     estimator: str = "mean_difference",
+    paired: bool = False,
     provenance: Mapping[str, object] = {},
 ) -> ConceptVector:
     """A concept vector from states that were captured before.
@@ -84,14 +122,18 @@ def refine_states(
         concept: its name.
         model: whose states they are.
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
+        paired: whether the i-th states of both sides belong together, for the cosine among pair differences.
         provenance: further facts to keep with the vector.
 
     Raises:
-        FitError: unknown estimator, or fewer than two states on a side, or no difference between the sides.
+        FitError: unknown estimator, no block, fewer than two states on a side, pairs of unequal number, or no direction
+            between the sides.
         StateError: states that are not finite.
     """
     if estimator not in ESTIMATORS:
         raise FitError(f"No estimator is called {estimator!r}; there are {', '.join(ESTIMATORS)}.")
+    if not states:
+        raise FitError(f"No states were given for {concept!r}; capture them at one block at least.")
     estimate = ESTIMATORS[estimator]
     directions, spread, norms, measured = {}, {}, {}, {}
     for block, (positive, negative) in sorted(states.items()):
@@ -100,22 +142,20 @@ def refine_states(
                 f"{concept!r} has {len(positive)} positive and {len(negative)} negative states; "
                 f"two of each are the least."
             )
-        both = torch.cat([positive, negative]).double()
-        if not bool(torch.isfinite(both).all()):
-            raise StateError(f"States of {model.name} at block {block} are not finite; capture them in float32.")
-        direction = estimate(positive, negative)
-        if float(direction.norm()) == 0:
+        if paired and len(positive) != len(negative):
             raise FitError(
-                f"Positive and negative states of {concept!r} are the same at block {block}; check the texts."
+                f"{concept!r} has {len(positive)} positive and {len(negative)} negative states, so they are no pairs; "
+                f"pass paired=False."
             )
-        directions[block] = direction.float()
+        try:
+            directions[block] = estimate(positive, negative).float()
+        except (FitError, StateError) as error:
+            raise type(error)(f"No direction for {concept!r} at block {block} of {model.name}. {error}") from error
+        both = torch.cat([positive, negative]).double()
         spread[block] = float(both.var(0, correction=0).sum().sqrt())
         norms[block] = float(both.norm(dim=1).median())
-        measured[block] = {
-            "split_half_cosine": split_half_cosine(positive, negative, estimate),
-            **held_out(positive, negative, estimate),
-        }
-    best = max(measured, key=lambda b: measured[b]["d_prime"])
+        measured[block] = diagnose(positive, negative, estimate, paired=paired)
+    best = max(measured, key=lambda b: (measured[b]["d_prime"], measured[b]["auc"]))
     d, cosine = measured[best]["d_prime"], measured[best]["split_half_cosine"]
     if d < 1:
         log.warning(

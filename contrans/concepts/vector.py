@@ -42,6 +42,36 @@ class ConceptVector:
         return str(self.provenance.get("refined", self.provenance).get("template", "{text}"))
 
     @property
+    def diagnostics(self) -> dict[int, dict[str, float]]:
+        """Per block what the states behind the direction say about it, as `diagnose` tells it.
+
+        Empty for a mapped vector, whose evidence lies in the model that it came from: `provenance["refined"]`.
+        """
+        return {int(block): dict(facts) for block, facts in self.provenance.get("diagnostics", {}).items()}
+
+    def best_block(self, *, within: tuple[float, float] = (0.0, 1.0)) -> int:
+        """The block whose direction tells unseen states apart best: highest held-out d′, then AUC, then the lowest.
+
+        Which block *holds* the concept is all that this says; which one carries it best into another model is told by
+        a transplant on dev texts.
+
+        Args:
+            within: lowest and highest relative depth, block ÷ number of blocks, to choose among.
+
+        Raises:
+            BlockError: no block at these depths has a direction with diagnostics.
+        """
+        measured = self.diagnostics
+        lowest, highest = within
+        near = [b for b in self.blocks if b in measured and lowest <= b / self.model.n_blocks <= highest]
+        if not near:
+            raise BlockError(
+                f"The vector {self.concept!r} has no diagnostics at relative depths {lowest:g} to {highest:g}, so no "
+                f"block can be chosen by them; refine it at blocks there, or name a block."
+            )
+        return max(near, key=lambda b: (measured[b]["d_prime"], measured[b]["auc"], -b))
+
+    @property
     def blocks(self) -> list[int]:
         """The blocks that there is a direction for."""
         return sorted(self.directions)

@@ -20,12 +20,15 @@ class BlockLayout:
             "model"; "" for the model itself.
         count: Number of blocks.
         hidden_size: Width of the residual stream, which every block maps to itself.
+        shared: Where blocks share weights (ALBERT), for each block the module of the list that runs as it; empty
+            where every block is a module of its own.
     """
 
     path: str
     container_path: str
     count: int
     hidden_size: int
+    shared: tuple[int, ...] = ()
 
 
 def find_blocks(module: nn.Module) -> BlockLayout:
@@ -33,7 +36,8 @@ def find_blocks(module: nn.Module) -> BlockLayout:
 
     The blocks are the `ModuleList` that is as long as the text configuration says, that lies in no
     other block, and that lies nearest to the token embedding in the module tree. So the text tower wins
-    over a vision tower of equal depth, and the decoder over the encoder, without a list of names.
+    over a vision tower of equal depth, and the decoder over the encoder, without a list of names. An encoder
+    without a decoder is read as it is, also where its blocks share the weights of fewer groups.
 
     Args:
         module: A model of transformers (any object with `config` and a module tree).
@@ -51,12 +55,13 @@ def find_blocks(module: nn.Module) -> BlockLayout:
     if not isinstance(count, int) or not isinstance(hidden_size, int):
         raise _unreadable(module, "its configuration names no number of layers or no hidden size")
 
-    lists = [
-        path
-        for path, child in module.named_modules(remove_duplicate=False)
-        if isinstance(child, nn.ModuleList) and len(child) == count and _are_blocks(child, hidden_size)
-    ]
-    outermost = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    groups = getattr(text, "num_hidden_groups", None)
+    outermost = _outermost_lists(module, count, hidden_size)
+    shared: tuple[int, ...] = ()
+    if not outermost and isinstance(groups, int) and 0 < groups < count:
+        outermost = _outermost_lists(module, groups, hidden_size)
+        # the expression of ALBERT's own forward pass, whose rounding decides which group runs as which block
+        shared = tuple(int(i / (count / groups)) for i in range(count))
     stacks: list[str] = []
     if getattr(config, "is_encoder_decoder", False):
         stacks = _paths_of(module, _part(module, "get_decoder"))
@@ -74,12 +79,13 @@ def find_blocks(module: nn.Module) -> BlockLayout:
     if len(nearest) > 1:
         raise _unreadable(module, f"{' and '.join(nearest)} could each be its blocks")
     [path] = nearest
-    return BlockLayout(path, ".".join(container[path]), count, hidden_size)
+    return BlockLayout(path, ".".join(container[path]), count, hidden_size, shared)
 
 
 def block_list(module: nn.Module, layout: BlockLayout) -> list[nn.Module]:
-    """Returns the blocks of a model in order of execution."""
-    return list(module.get_submodule(layout.path).children())
+    """Returns the blocks of a model in order of execution; a module that runs as several blocks stands there often."""
+    modules = list(module.get_submodule(layout.path).children())
+    return [modules[i] for i in layout.shared] if layout.shared else modules
 
 
 def module_tree(module: nn.Module, *, depth: int = 2) -> str:
@@ -92,6 +98,15 @@ def module_tree(module: nn.Module, *, depth: int = 2) -> str:
             yield f"{name}: {type(inner).__name__}{size}" + (f" ({nested})" if nested else "")
 
     return ", ".join(describe(module, 1)) or "no children"
+
+
+def _outermost_lists(module: nn.Module, length: int, hidden_size: int) -> list[str]:
+    lists = [
+        path
+        for path, child in module.named_modules(remove_duplicate=False)
+        if isinstance(child, nn.ModuleList) and len(child) == length and _are_blocks(child, hidden_size)
+    ]
+    return [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
 
 
 def _are_blocks(candidates: nn.ModuleList, hidden_size: int) -> bool:

@@ -93,7 +93,7 @@ class Model:
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The decoder blocks, in order of execution."""
+        """The blocks, in order of execution; where blocks share weights, one module stands there several times."""
         return block_list(self.module, self.layout)
 
     @property
@@ -121,12 +121,13 @@ class Model:
         """Device of the token embedding, where input ids belong."""
         return next(self.module.parameters()).device
 
-    @property
+    @cached_property
     def context_length(self) -> int | None:
         """Tokens that the model can read at once; none if it is not limited by its configuration."""
         text = self.module.config.get_text_config(decoder=True)
         found = (getattr(text, name, None) for name in CONTEXT_NAMES)
-        return next((length for length in found if isinstance(length, int) and length > 0), None)
+        limit = next((length for length in found if isinstance(length, int) and length > 0), None)
+        return None if limit is None else limit - _unused_positions(self.module)
 
     @property
     def pad_token_id(self) -> int:
@@ -210,3 +211,11 @@ class Model:
                     f"The prompt {text[:40]!r}… has {len(row)} tokens; with {max_new_tokens} new ones "
                     f"it exceeds the {limit} that {self.name} can read. Shorten it or lower max_new_tokens."
                 )
+
+
+def _unused_positions(module: nn.Module) -> int:
+    # RoBERTa and its kin number tokens from the padding index + 1, so their first learned positions serve no token
+    for path, child in module.named_modules():
+        if path.endswith("position_embeddings") and isinstance(child, nn.Embedding):
+            return 0 if child.padding_idx is None else child.padding_idx + 1
+    return 0

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from contrans.errors import BlockError, StateError, TextError
 from contrans.models import Model
-from contrans.states.encode import batches, encode, pad_right
+from contrans.states.encode import Encoded, batches, encode, pad_right
 from contrans.states.precision import autocast
 
 Progress = Callable[[int], None]
@@ -42,7 +43,7 @@ class StateBatch:
 
 @dataclass
 class CapturedStates:
-    """One state per text and block.
+    """One state per text and block: that of one token, or the mean over several.
 
     Attributes:
         blocks: per block a float32 tensor [texts, d] on the CPU, in the order of the texts.
@@ -72,10 +73,19 @@ def check_blocks(model: Model, blocks: Sequence[int] | None) -> list[int]:
 
 @contextmanager
 def _reading(model: Model, blocks: Sequence[int], keep: dict[int, torch.Tensor]) -> Iterator[None]:
-    deepest = max(blocks)
+    wanted, deepest = set(blocks), max(blocks)
+    # most models have a module for each block; ALBERT runs one module as many blocks, one after the other
+    runs_as: dict[nn.Module, list[int]] = {}
+    for number, module in enumerate(model.blocks):
+        runs_as.setdefault(module, []).append(number)
 
-    def read(block: int):
+    def read(numbers: list[int]):
+        turns = iter(numbers)
+
         def hook(_module, _args, output):
+            block = next(turns, None)
+            if block not in wanted:
+                return
             hidden = output if isinstance(output, torch.Tensor) else output[0]
             if hidden.ndim != 3 or hidden.shape[-1] != model.hidden_size:
                 raise StateError(
@@ -88,7 +98,7 @@ def _reading(model: Model, blocks: Sequence[int], keep: dict[int, torch.Tensor])
 
         return hook
 
-    handles = [model.blocks[b].register_forward_hook(read(b)) for b in blocks]
+    handles = [m.register_forward_hook(read(ns)) for m, ns in runs_as.items() if not wanted.isdisjoint(ns)]
     try:
         yield
     finally:
@@ -127,6 +137,18 @@ def iter_states(
     """
     wanted = check_blocks(model, blocks)
     encoded = encode(model, texts, special_tokens=special_tokens)
+    yield from _run(model, encoded, wanted, batch_tokens=batch_tokens, precision=precision, progress=progress)
+
+
+def _run(
+    model: Model,
+    encoded: Encoded,
+    wanted: Sequence[int],
+    *,
+    batch_tokens: int,
+    precision: str,
+    progress: Progress | None,
+) -> Iterator[StateBatch]:
     for group in batches([len(row) for row in encoded.ids], batch_tokens=batch_tokens):
         rows = [encoded.ids[i] for i in group]
         ids, mask = pad_right(rows, model.pad_token_id)
@@ -156,19 +178,22 @@ def capture(
     *,
     blocks: Sequence[int] | None = None,
     position: int | Sequence[int] = -1,
+    spans: Sequence[tuple[int, int]] | None = None,
     batch_tokens: int = 2048,
     precision: str = "float32",
     special_tokens: bool = True,
     progress: Progress | None = None,
 ) -> CapturedStates:
-    """The state of each text at one token, for every block asked for.
+    """The state of each text at one token, or its mean over a run of tokens, for every block asked for.
 
     Args:
         model: the model to read.
         texts: what it reads.
         blocks: block numbers; all of them if None.
-        position: the token to read, counted among real tokens: −1 is the last one, 0 the first (BOS where
-            there is one); or one such number per text.
+        position: the token to read: 0 is the first (BOS where there is one), −1 the last of the text itself, before
+            any special token that the tokenizer puts after it ([SEP], EOS); or one such number per text.
+        spans: instead of `position`, per text a range (start, stop) of tokens, counted from its first; the
+            states of these tokens are averaged.
         batch_tokens: most tokens, padding included, in one batch.
         precision: "float32" or "bfloat16", see `iter_states`.
         special_tokens: whether the tokenizer adds its BOS.
@@ -180,33 +205,16 @@ def capture(
 
     Raises:
         BlockError: the model has no such block.
-        TextError: a text is empty, too long, or has no token at `position`.
+        TextError: a text is empty, too long, or has no token at `position` or in its span.
         StateError: a state is NaN or infinite.
     """
     wanted = check_blocks(model, blocks)
-    positions = [position] * len(texts) if isinstance(position, int) else list(position)
-    if len(positions) != len(texts):
-        raise TextError(f"{len(positions)} positions were given for {len(texts)} texts; give one, or one per text.")
+    encoded = encode(model, texts, special_tokens=special_tokens)
+    ranges = _at_positions(model, encoded, position) if spans is None else _checked_spans(model, encoded, spans)
     result = CapturedStates({b: torch.empty((len(texts), model.hidden_size)) for b in wanted})
-    for batch in iter_states(
-        model,
-        texts,
-        blocks=wanted,
-        batch_tokens=batch_tokens,
-        precision=precision,
-        special_tokens=special_tokens,
-        progress=progress,
-    ):
-        at = torch.tensor([positions[i] for i in batch.indices])
-        at = torch.where(at < 0, batch.lengths + at, at)
-        if bool(((at < 0) | (at >= batch.lengths)).any()):
-            bad = int(((at < 0) | (at >= batch.lengths)).nonzero()[0])
-            raise TextError(
-                f"Text {batch.indices[bad]} has {int(batch.lengths[bad])} tokens in {model.name}, so none at "
-                f"position {positions[batch.indices[bad]]}."
-            )
+    for batch in _run(model, encoded, wanted, batch_tokens=batch_tokens, precision=precision, progress=progress):
         for block, hidden in batch.hidden.items():
-            rows = hidden[torch.arange(len(at), device=hidden.device), at.to(hidden.device)].cpu()
+            rows = _mean_over(hidden, [ranges[i] for i in batch.indices]).cpu()
             if not bool(torch.isfinite(rows).all()):
                 raise StateError(
                     f"{model.name} gives states that are not finite at block {block}; float16 overflows in some "
@@ -215,3 +223,33 @@ def capture(
             result.blocks[block][batch.indices] = rows
         result.n_tokens += int(batch.lengths.sum())
     return result
+
+
+def _at_positions(model: Model, encoded: Encoded, position: int | Sequence[int]) -> list[tuple[int, int]]:
+    positions = [position] * len(encoded) if isinstance(position, int) else list(position)
+    if len(positions) != len(encoded):
+        raise TextError(f"{len(positions)} positions were given for {len(encoded)} texts; give one, or one per text.")
+    ranges = []
+    for i, (at, row, content) in enumerate(zip(positions, encoded.ids, encoded.content, strict=True)):
+        found = at if at >= 0 else content[1] + at
+        if not 0 <= found < len(row):
+            raise TextError(f"Text {i} has {len(row)} tokens in {model.name}, so none at position {at}.")
+        ranges.append((found, found + 1))
+    return ranges
+
+
+def _checked_spans(model: Model, encoded: Encoded, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    if len(spans) != len(encoded):
+        raise TextError(f"{len(spans)} spans were given for {len(encoded)} texts; give one per text.")
+    for i, ((start, stop), row) in enumerate(zip(spans, encoded.ids, strict=True)):
+        if not 0 <= start < stop <= len(row):
+            raise TextError(f"Text {i} has {len(row)} tokens in {model.name}, so no span from {start} to {stop}.")
+    return list(spans)
+
+
+def _mean_over(hidden: torch.Tensor, ranges: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Of each row of hidden [batch, width, d] the mean over its range of tokens: [batch, d]."""
+    if all(stop - start == 1 for start, stop in ranges):
+        at = torch.tensor([start for start, _ in ranges], device=hidden.device)
+        return hidden[torch.arange(len(at), device=hidden.device), at]
+    return torch.stack([hidden[row, start:stop].mean(0) for row, (start, stop) in enumerate(ranges)])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from contrans.errors import TextError
+from contrans.errors import ModelError, TextError
 from contrans.models import Model
 
 
@@ -15,11 +15,18 @@ class Encoded:
 
     Attributes:
         ids: one list of token ids per text, special tokens (BOS) included.
+        starts: for every token the character offset at which it begins in its text; 0 for special tokens.
         ends: for every token the character offset at which it ends in its text; 0 for special tokens.
+        content: of each text the range (start, stop) of its own tokens, without the special tokens that the
+            tokenizer put before (BOS, [CLS]) and after them (EOS, [SEP]).
+
+    A tokenizer that knows no offsets leaves `starts` and `ends` of every text empty.
     """
 
     ids: list[list[int]]
+    starts: list[list[int]]
     ends: list[list[int]]
+    content: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,25 +47,49 @@ def encode(model: Model, texts: Sequence[str], *, special_tokens: bool = True) -
 
     Raises:
         TextError: a text is empty, or longer than the model's context.
+        ModelError: the tokenizer does not tell which tokens it added.
     """
     for i, text in enumerate(texts):
         if not text.strip():
             raise TextError(f"Text {i} of {len(texts)} is empty; remove it or give it words.")
     if not texts:
-        return Encoded([], [])
+        return Encoded([], [], [], [])
     fast = bool(getattr(model.tokenizer, "is_fast", False))
-    out = model.tokenizer(list(texts), add_special_tokens=special_tokens, return_offsets_mapping=fast, verbose=False)
+    out = model.tokenizer(
+        list(texts),
+        add_special_tokens=special_tokens,
+        return_offsets_mapping=fast,
+        return_special_tokens_mask=True,
+        verbose=False,
+    )
     ids: list[list[int]] = out["input_ids"]
-    ends = [[end for _, end in row] for row in out["offset_mapping"]] if fast else [[] for _ in ids]
+    offsets: list[list[tuple[int, int]]] = out["offset_mapping"] if fast else [[] for _ in ids]
+    content = [content_range(row) for row in out["special_tokens_mask"]]
     for i, row in enumerate(ids):
-        if not row:
+        if len(out["special_tokens_mask"][i]) != len(row):
+            raise ModelError(
+                f"The tokenizer of {model.name} does not tell its special tokens, so the last token of a text "
+                f"cannot be found; load the model with a fast tokenizer."
+            )
+        if content[i][0] == content[i][1]:
             raise TextError(f"Text {i} ({texts[i][:40]!r}) has no tokens in {model.name}; remove it.")
         if model.context_length is not None and len(row) > model.context_length:
             raise TextError(
                 f"Text {i} ({texts[i][:40]!r}…) has {len(row):,} tokens, but {model.name} reads at most "
                 f"{model.context_length:,}; shorten it."
             )
-    return Encoded(ids, ends)
+    starts, ends = ([[pair[side] for pair in row] for row in offsets] for side in (0, 1))
+    return Encoded(ids, starts, ends, content)
+
+
+def content_range(special: Sequence[int]) -> tuple[int, int]:
+    """The range (start, stop) between leading and trailing special tokens; (0, 0) if there is nothing else.
+
+    Args:
+        special: for every token 1 if the tokenizer added it, 0 if it stands for a part of the text.
+    """
+    own = [i for i, added in enumerate(special) if not added]
+    return (own[0], own[-1] + 1) if own else (0, 0)
 
 
 def batches(lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:

@@ -119,6 +119,25 @@ def test_own_pairs_and_own_files(tmp_path):
     assert [m.concept for m in family_of(tmp_path / "haste.yaml")] == ["calm", "haste"]
 
 
+def test_answers(tmp_path):
+    c = ContrastSet.from_pairs("honesty", [("q 1", "q 1"), ("q 2", "q 2")], answers=[("yes", "no"), ("so", "")])
+    assert [(e.prompt, e.question, e.answer) for e in (*c.positives, *c.negatives)] == [
+        ("q 1 yes", "q 1", "yes"),
+        ("q 2 so", "q 2", "so"),
+        ("q 1 no", "q 1", "no"),
+        ("q 2", "q 2", ""),
+    ]
+    path = tmp_path / "set.yaml"
+    pair = {"positive": "q 1", "negative": "q 1", "positive_answer": "yes", "negative_answer": "no"}
+    raw = {"format_version": 1, "name": "h", "concept": "h", "kind": "pairs", "template": "Q: {text}", "pairs": [pair]}
+    path.write_text(yaml.safe_dump(raw))
+    assert contrast_set(path).negatives[0].prompt == "Q: q 1 no"
+    with pytest.raises(TextError, match="1 pairs of answers were given for 2 pairs of texts"):
+        ContrastSet.from_pairs("c", [("a", "b"), ("c", "d")], answers=[("yes", "no")])
+    with pytest.raises(TextError, match="on both sides"):
+        ContrastSet.from_pairs("c", [("q", "q")], answers=[("yes", "Yes")])
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -112,7 +112,7 @@ def test_bad_input():
         refine_states({1: (p, n)}, concept="c", model=RECORD, estimator="best")
     with pytest.raises(FitError, match="two of each are the least"):
         refine_states({1: (p[:1], n)}, concept="c", model=RECORD)
-    with pytest.raises(FitError, match="the same at block 1"):
+    with pytest.raises(FitError, match=r"at block 1 of toy\. Positive and negative states are the same on average"):
         refine_states({1: (p, p)}, concept="c", model=RECORD)
     with pytest.raises(StateError, match="not finite"):
         refine_states({1: (p, n * float("nan"))}, concept="c", model=RECORD)

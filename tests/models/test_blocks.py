@@ -110,6 +110,21 @@ def test_an_encoder_can_be_read() -> None:
     assert find_blocks(model) == BlockLayout("encoder.layer", "", 4, 32)
 
 
+@pytest.mark.parametrize(
+    ("layers", "groups", "shared"),
+    [(4, 1, (0, 0, 0, 0)), (6, 2, (0, 0, 0, 1, 1, 1)), (4, 4, ()), (6, 4, (0, 0, 1, 2, 2, 3))],
+)
+def test_blocks_that_share_weights(layers: int, groups: int, shared: tuple[int, ...]) -> None:
+    model = AutoModel.from_config(tiny_config("albert", layers=layers, num_hidden_groups=groups)).eval()
+    layout = find_blocks(model)
+    assert layout == BlockLayout("encoder.albert_layer_groups", "", layers, 32, shared)
+    order: list[nn.Module] = []
+    for block in dict.fromkeys(block_list(model, layout)):
+        block.register_forward_hook(lambda module, _i, _o: order.append(module))
+    model(torch.tensor([[1, 9, 40]]))
+    assert order == block_list(model, layout)
+
+
 def test_experts_are_no_blocks() -> None:
     model = tiny_model("mixtral", num_local_experts=4, layers=4)
     assert find_blocks(model).path == "model.layers"

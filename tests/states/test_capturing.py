@@ -4,10 +4,13 @@ import tracemalloc
 
 import pytest
 import torch
+from tokenizers import processors
+from transformers import ByT5Tokenizer
 
-from contrans.errors import BlockError, StateError, TextError
+from contrans.errors import BlockError, ModelError, StateError, TextError
+from contrans.models import Model
 from contrans.states import capture, iter_states
-from contrans.states.encode import batches
+from contrans.states.encode import batches, encode
 from tests.tiny import ARCHITECTURES, tiny
 
 TEXTS = ["the cat sat", "one stone alone on a mountain", "x", "they think the weather is the weather there"]
@@ -39,6 +42,65 @@ def test_equals_one_by_one_forwards(architecture):
             # the tolerance that `capture` states: batches of other shapes round differently
             torch.testing.assert_close(last[block][i], states[-1], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(second[2][i], expected[2][1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 2048])
+def test_means_over_spans(batch_tokens):
+    model = tiny("llama")
+    spans = [(1, 3), (0, 9), (1, 2), (4, 14)]
+    made = capture(model, TEXTS, spans=spans, batch_tokens=batch_tokens)
+    for i, (text, (start, stop)) in enumerate(zip(TEXTS, spans, strict=True)):
+        for block, states in enumerate(plain_states(model, text)):
+            torch.testing.assert_close(made[block][i], states[start:stop].mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_token_is_the_texts_own():
+    model = tiny("llama")
+    with_eos = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    plain = capture(model, TEXTS, blocks=[1]), capture(model, TEXTS[:2], blocks=[1], position=-2)
+    model.tokenizer.backend_tokenizer.post_processor = with_eos
+    assert model.tokenizer(TEXTS[0])["input_ids"][-1] == 2
+    # what stands after a token changes nothing for it in a decoder
+    torch.testing.assert_close(capture(model, TEXTS, blocks=[1])[1], plain[0][1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(capture(model, TEXTS[:2], blocks=[1], position=-2)[1], plain[1][1], rtol=1e-4, atol=1e-4)
+    after = [len(model.tokenizer(t)["input_ids"]) - 1 for t in TEXTS]
+    for i, text in enumerate(TEXTS):
+        expected = plain_states(model, text)[1][-1]
+        torch.testing.assert_close(
+            capture(model, TEXTS, blocks=[1], position=after)[1][i], expected, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_offsets_and_content_of_encoded_texts():
+    model = tiny("llama")
+    made = encode(model, ["the cat", "</s> x"])
+    assert made.ids[1][1] == 2
+    # a special token that stands in the text is the text's own
+    assert made.content == [(1, len(made.ids[0])), (1, len(made.ids[1]))]
+    for text, starts, ends in zip(["the cat", "</s> x"], made.starts, made.ends, strict=True):
+        assert (starts[0], ends[0]) == (0, 0)
+        assert "".join(text[a:b] for a, b in zip(starts, ends, strict=True)) == text
+
+
+class Odd(ByT5Tokenizer):
+    """A tokenizer without offsets that makes `ids` of every text and calls those of `mask` special."""
+
+    ids: list[int]
+    mask: list[int]
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [self.ids for _ in texts], "special_tokens_mask": [self.mask for _ in texts]}
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "error", "says"),
+    [([1], [1], TextError, "has no tokens"), ([1, 9], [0], ModelError, "does not tell its special tokens")],
+)
+def test_odd_tokenizers(ids, mask, error, says):
+    tokenizer = Odd()
+    tokenizer.ids, tokenizer.mask = ids, mask
+    with pytest.raises(error, match=says):
+        encode(Model.wrap(tiny("llama").module, tokenizer), ["the cat"])
 
 
 def test_all_tokens_come_with_their_offsets():
@@ -105,6 +167,11 @@ def test_batches_keep_to_the_budget(lengths, budget, expected):
         ({"blocks": [-1]}, BlockError, "has no block -1"),
         ({"position": 50}, TextError, "none at position 50"),
         ({"position": [0, 0]}, TextError, "2 positions were given for 4 texts"),
+        ({"position": -50}, TextError, "none at position -50"),
+        ({"spans": [(0, 1)]}, TextError, "1 spans were given for 4 texts"),
+        ({"spans": [(0, 1), (2, 2), (0, 1), (0, 1)]}, TextError, "Text 1 has .* no span from 2 to 2"),
+        ({"spans": [(0, 1), (0, 1), (0, 90), (0, 1)]}, TextError, "Text 2 has .* no span from 0 to 90"),
+        ({"spans": [(-1, 1)] * 4}, TextError, "no span from -1 to 1"),
     ],
 )
 def test_bad_input(kwargs, error, says):

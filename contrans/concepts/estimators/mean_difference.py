@@ -2,6 +2,8 @@
 
 import torch
 
+from contrans.concepts.estimators.sides import check_sides
+
 
 def mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
     """V = mean(h⁺) − mean(h⁻), which equals the mean of all pair differences.
@@ -14,5 +16,10 @@ def mean_difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Ten
 
     Returns:
         The direction [d], float64, in the units of the states.
+
+    Raises:
+        FitError: a side is empty, or both have the same mean.
+        StateError: a state is not finite.
     """
-    return positive.double().mean(0) - negative.double().mean(0)
+    positive, negative = check_sides(positive, negative)
+    return positive.mean(0) - negative.mean(0)
