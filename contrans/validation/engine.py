@@ -32,8 +32,8 @@ class _Stop(Exception):
 class _Batch:
     """One padded batch of suffixes and the state of each token as it leaves the block."""
 
-    def __init__(self, indices: list[int], ids: torch.Tensor, mask: torch.Tensor) -> None:
-        self.indices, self.ids, self.mask = indices, ids, mask
+    def __init__(self, indices: list[int], ids: torch.Tensor, mask: torch.Tensor, wanted: torch.Tensor) -> None:
+        self.indices, self.ids, self.mask, self.wanted = indices, ids, mask, wanted
         self.state: torch.Tensor | None = None
 
 
@@ -54,6 +54,7 @@ class ScoringEngine:
         *,
         prefix: Sequence[int] = (),
         every_position: bool = False,
+        positions: Sequence[Sequence[int]] | None = None,
         precision: str = "float32",
         batch_tokens: int = 4096,
     ) -> None:
@@ -65,6 +66,7 @@ class ScoringEngine:
             suffixes: token ids of each prompt after the prefix (BOS first if there is no prefix).
             prefix: token ids that all prompts begin with, BOS included.
             every_position: whether logits are wanted after every suffix token, or only after the last one.
+            positions: of each suffix the tokens, ascending, after which logits are wanted, in place of the above.
             precision: "float32" or "bfloat16" products.
             batch_tokens: most suffix tokens, padding included, in one batch.
 
@@ -80,12 +82,16 @@ class ScoringEngine:
                 f"A prompt has {longest:,} tokens, but {model.name} reads at most {model.context_length:,}."
             )
         self.model, self.block, self.precision = model, block, precision
-        self._every = every_position
         self._prefix = torch.tensor([list(prefix)], dtype=torch.long)
-        self._batches = [
-            _Batch(group, *pad_right([suffixes[i] for i in group], model.pad_token_id))
-            for group in batches([len(s) for s in suffixes], batch_tokens=batch_tokens)
-        ]
+        if positions is None:
+            positions = [range(len(s)) if every_position else [len(s) - 1] for s in suffixes]
+        self._batches = []
+        for group in batches([len(s) for s in suffixes], batch_tokens=batch_tokens):
+            ids, mask = pad_right([suffixes[i] for i in group], model.pad_token_id)
+            wanted = torch.zeros_like(mask, dtype=torch.bool)
+            for row, i in enumerate(group):
+                wanted[row, list(positions[i])] = True
+            self._batches.append(_Batch(group, ids, mask, wanted))
         self._prefix_state: torch.Tensor | None = None
         self._prefix_cache: Any = None
         self._tuples = False
@@ -112,7 +118,7 @@ class ScoringEngine:
 
         Yields:
             Per batch the prompts' indices, and float32 logits [batch, vocabulary] after the last token; or, with
-            `every_position`, [tokens, vocabulary] for the real suffix tokens of all prompts in turn.
+            `every_position` or `positions`, [tokens, vocabulary] for the wanted tokens of all prompts in turn.
         """
         with torch.inference_mode(), autocast(self.model.device, self.precision):
             if not self.resumes:
@@ -258,13 +264,9 @@ class ScoringEngine:
     def _gathering(self, batch: _Batch, start: int = 0) -> Iterator[None]:
         """Lets the head see only the tokens whose logits are wanted: the rest of its work would be thrown away."""
         head = self._lm_head()
-        real = batch.mask.bool()
-        last = real.sum(1) - 1
 
         def gather(_module, args):
-            hidden = args[0][:, start:]
-            at = real if self._every else (torch.arange(len(last)), last)
-            return (hidden[at][:, None],)
+            return (args[0][:, start:][batch.wanted][:, None],)
 
         handle = head.register_forward_pre_hook(gather)
         try:
@@ -286,7 +288,7 @@ class ScoringEngine:
     def _agrees_with_full(self) -> bool:
         """Whether a steered batch scores as in a full forward pass."""
         probe = min(self._batches, key=lambda b: b.ids.numel())
-        small = _Batch(probe.indices[:2], probe.ids[:2], probe.mask[:2])
+        small = _Batch(probe.indices[:2], probe.ids[:2], probe.mask[:2], probe.wanted[:2])
         assert probe.state is not None
         small.state = probe.state[:2]
         shift = 0.05 * probe.state.float().norm(dim=-1).median() * torch.ones(self.model.hidden_size)
