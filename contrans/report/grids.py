@@ -1,0 +1,220 @@
+"""Tables of results as plain strings, and how they are written on a terminal and in markdown."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from contrans.validation.curves import area_under_curve, interpolate_at
+from contrans.validation.row_table import COSTS, MEAN, RowTable
+from contrans.validation.significance import Comparison, compare, comparisons
+from contrans.validation.wording import shown, spoken
+
+_BUDGETS = (0.1, 0.3, 1.0)  # nats per token
+_COST_NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ×"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of strings; the first column is to the left, the others to the right.
+
+    Attributes:
+        title: above the table.
+        columns: their heads.
+        rows: as many cells each.
+        bold: indices of rows to stress.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold: frozenset[int] = frozenset()
+
+    def rich(self) -> Table:
+        """For a terminal; brackets in the cells are text, never markup."""
+        table = Table(title=Text(self.title), title_justify="left")
+        for i, column in enumerate(self.columns):
+            table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
+        for i, row in enumerate(self.rows):
+            table.add_row(*map(Text, row), style="bold" if i in self.bold else "")
+        return table
+
+    def panels(self, width: int) -> list["Grid"]:
+        """The grid cut between columns so that each part fits into a width, with the first column in all of them.
+
+        Args:
+            width: characters; a part has at least one column besides the first, even where it does not fit.
+        """
+        # a column has a border and a space on either side
+        widths = [3 + max(map(len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        parts: list[list[int]] = [[0]]
+        for i in range(1, len(widths)):
+            if len(parts[-1]) > 1 and 1 + sum(widths[k] for k in (*parts[-1], i)) > width:
+                parts.append([0])
+            parts[-1].append(i)
+        return [
+            Grid(
+                self.title if part is parts[0] else "(continued)",
+                tuple(self.columns[i] for i in part),
+                tuple(tuple(row[i] for i in part) for row in self.rows),
+                self.bold,
+            )
+            for part in parts
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for panel in self.panels(options.max_width):
+            yield panel.rich()
+
+    def markdown(self) -> str:
+        """For a card: a heading line and a GitHub table."""
+        lines = [list(self.columns), ["---:" if i else "---" for i in range(len(self.columns))]]
+        for i, row in enumerate(self.rows):
+            cells = [markdown_text(cell) for cell in row]
+            lines.append([f"**{cells[0]}**", *cells[1:]] if i in self.bold else cells)
+        return f"{markdown_text(self.title)}:\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text for markdown: what would be emphasis, code, a tag, a link or the end of a cell stands there as it is."""
+    escaped = re.sub(r"[\\|*_`~]|\](?=[(\[:])", r"\\\g<0>", text.strip())
+    escaped = re.sub(r"&(?=#?\w+;)", "&amp;", escaped)
+    return "<br>".join(re.sub(r"<(?=[A-Za-z/!?])", "&lt;", escaped).splitlines())
+
+
+def arms_grid(table: RowTable, concept: str) -> Grid:
+    """Arms × metrics with intervals, what each arm costs, and whether its effect is more than the unsteered model's.
+
+    Args:
+        table: the rows.
+        concept: whose rows; "all" for the mean over concepts.
+    """
+    arms, metrics = table.arms(), table.metrics()[1:]
+    costs = [c for c in COSTS if any(_cost(table, concept, arm, c) for arm in arms)]
+    compared = any(arm != "unsteered" for arm in arms) and "unsteered" in arms
+    recovered = any(table.find(concept, arm, "gain_recovered") for arm in arms)
+    columns = ["arm", "dose", spoken(table.effect), *["against unsteered"] * compared, *["gain recovered"] * recovered]
+    columns += [*map(spoken, metrics), *(_COST_NAMES[c] for c in costs)]
+    rows = []
+    for arm in arms:
+        effect = table.find(concept, arm, table.effect)
+        dose = None if effect is None else effect["dose"]
+        cells = [spoken(arm), "–" if dose is None else f"{dose:g}", _cell(effect)]
+        cells += [_against(table, concept, arm)] * compared
+        cells += [_cell(table.find(concept, arm, "gain_recovered"))] * recovered
+        cells += [_cell(table.find(concept, arm, metric)) for metric in metrics]
+        cells += [_cell(_cost(table, concept, arm, cost)) for cost in costs]
+        rows.append(tuple(cells))
+    about = "mean over concepts" if concept == MEAN else concept
+    bold = frozenset(i for i, arm in enumerate(arms) if arm == "transplanted")
+    return Grid(f"{spoken(table.protocol)}, {about}, test items", tuple(columns), tuple(rows), bold)
+
+
+def concepts_grid(table: RowTable) -> Grid | None:
+    """The effect by concept, each transplant against the unsteered model with Holm's p-values; None for one concept."""
+    concepts, arms = table.concepts(), table.arms()
+    if len(concepts) < 2:
+        return None
+    references = [a for a in ("unsteered", "random") if _comparable(table, a)]
+    recovered = any(table.find(c, "transplanted", "gain_recovered") for c in concepts)
+    columns = ["concept", *map(spoken, arms), *["gain recovered"] * recovered]
+    columns += [f"against {a}" for a in references]
+    rows = []
+    for concept in concepts:
+        cells = [concept, *(_cell(table.find(concept, arm, table.effect), interval=False) for arm in arms)]
+        cells += [_cell(table.find(concept, "transplanted", "gain_recovered"))] * recovered
+        found = [compare(table, "transplanted", concept, against=a) for a in references]
+        rows.append((*cells, *("–" if c is None else c.words for c in found)))
+    return Grid(
+        f"{spoken(table.effect)} by concept, and the transplant against others (p after Holm)",
+        tuple(columns),
+        tuple(rows),
+    )
+
+
+def curve_summary(table: RowTable, concept: str = MEAN) -> list[dict[str, Any]]:
+    """Every arm's effect at equal KLs, and its mean effect up to the largest KL that all curves reach.
+
+    The mean effect is the area under the effect-against-KL curve divided by its width.
+
+    Returns:
+        Per arm `arm`, `kl_max`, `mean_effect`, and `at`: pairs of `kl` and `effect`, None out of its reach. Empty
+        without curves, or where the unsteered model is not on dev.
+    """
+    base = table.find(concept, "unsteered", table.effect, split="dev")
+    curves = {
+        arm: points
+        for arm in table.arms("dev")
+        if (points := [p for p in table.curve_by_kl(arm, concept=concept) if p[0] > 0])
+    }
+    kl_max = min((max(kl for _, kl, _ in points) for points in curves.values()), default=0.0)
+    if base is None or kl_max <= 0:
+        return []
+    out = []
+    for arm, points in curves.items():
+        kl, effect = [p[1] for p in points], [p[2] for p in points]
+        area = float(area_under_curve(kl, effect, kl_max, base=base["value"]))
+        at = [
+            {"kl": b, "effect": float(interpolate_at(kl, effect, b, base=base["value"])) if b <= max(kl) else None}
+            for b in _BUDGETS
+        ]
+        out.append({"arm": arm, "kl_max": kl_max, "mean_effect": area / kl_max, "at": at})
+    return out
+
+
+def curves_grid(table: RowTable, concept: str = MEAN) -> Grid | None:
+    """Arms at equal prices: mean effect over KL, and the effect at some KLs; None without curves."""
+    found = curve_summary(table, concept)
+    if not found:
+        return None
+    reached = [i for i in range(len(_BUDGETS)) if any(arm["at"][i]["effect"] is not None for arm in found)]
+    columns = ("arm", f"mean up to KL {found[0]['kl_max']:.2g}", *(f"at KL {_BUDGETS[i]:g}" for i in reached))
+    rows = [
+        (spoken(arm["arm"]), shown(arm["mean_effect"]), *(shown(arm["at"][i]["effect"]) for i in reached))
+        for arm in found
+    ]
+    bold = frozenset(i for i, arm in enumerate(found) if arm["arm"] == "transplanted")
+    return Grid(f"{spoken(table.effect)} at equal KL, dev items", columns, tuple(rows), bold)
+
+
+def grids_of(table: RowTable) -> Iterator[Grid]:
+    """All tables of a protocol."""
+    for concept in table.headlines():
+        yield arms_grid(table, concept)
+    for grid in (concepts_grid(table), *(curves_grid(table, concept) for concept in table.headlines())):
+        if grid is not None:
+            yield grid
+
+
+def _cell(row: Mapping[str, Any] | None, *, interval: bool = True) -> str:
+    if row is None:
+        return "–"
+    return shown(row["value"], row["low"], row["high"]) if interval else shown(row["value"])
+
+
+def _cost(table: RowTable, concept: str, arm: str, metric: str) -> Mapping[str, Any] | None:
+    effect = table.find(concept, arm, table.effect)
+    return None if effect is None else table.cost(arm, effect["dose"], concept=concept, metric=metric)
+
+
+def _against(table: RowTable, concept: str, arm: str) -> str:
+    if arm == "unsteered":
+        return "–"
+    found = compare(table, arm, concept)
+    if found is None:
+        return "–"
+    tested = [c for c in comparisons(table, arm) if c.concept != MEAN and c.p_holm is not None]
+    if concept != MEAN or not tested:
+        return found.words
+    lower = bool(found.significant) and not found.higher
+    alike = sum(bool(c.significant) and c.higher != lower for c in tested)
+    return f"{found.words} ({alike} of {len(tested)} concepts)"
+
+
+def _comparable(table: RowTable, against: str) -> bool:
+    found: list[Comparison] = comparisons(table, "transplanted", against=against) if against in table.arms() else []
+    return any(c.significant is not None for c in found)
