@@ -1,7 +1,8 @@
 """The emotion protocol: which of a family's labels does the model name after a scenario?
 
-Six labelled scenarios stand before the scenario that is asked about (Dong et al. 2024, §4.2, with correct labels).
-On the *negatives* of a concept, scenarios of the other labels, an arm is right if the model names the concept.
+Labelled scenarios, one a label, stand before the one that is asked about (Dong et al. 2024, §4.2, with correct labels).
+On the *negatives* of a concept, scenarios of the other labels, an arm is right if the model names the concept. Any
+family of labels will do, and a pair of opposites such as polite and rude (`contrans.validation.items.sides`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from contrans.models import Model
 from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
+from contrans.validation.protocol import Hits
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,17 @@ class EmotionProtocol:
     """Scenarios of a family, the few-shot prompt before them, and a model that answers under shifts of one block.
 
     Attributes:
+        name: "emotion".
+        effect: "logit_accuracy".
         concepts: the family's concepts.
         labels: the word for each of them.
         items: the scenarios, all labels together.
         truth: int64 [items], index of each scenario's own concept.
+        n_tokens: tokens of all prompts.
     """
+
+    name = "emotion"
+    effect = "logit_accuracy"
 
     def __init__(
         self,
@@ -150,9 +158,27 @@ class EmotionProtocol:
     def _word(logprob: np.ndarray, column: dict[int, int], where: dict[tuple[int, ...], int], ids: list[int]) -> float:
         return sum(logprob[where[tuple(ids[:k])], column[t]] for k, t in enumerate(ids))
 
-    def negatives(self, label: int) -> np.ndarray:
-        """Bool [items]: scenarios of the other labels."""
-        return self.truth != label
+    @property
+    def n_items(self) -> int:
+        """Number of scenarios."""
+        return len(self.items)
+
+    def hits(self, scores: Scores, concept: str) -> Hits:
+        """Whether the model named a concept: on scenarios of the others, and (`…_positives`) on its own.
+
+        Raises:
+            TextError: the concept is none of the family's.
+        """
+        if concept not in self.concepts:
+            raise TextError(f"The concept {concept!r} is none of those scored here: {', '.join(self.concepts)}.")
+        label = self.concepts.index(concept)
+        negative = self.truth != label
+        logit = scores.logit_hits(label).astype(float)
+        return {
+            "logit_accuracy": (logit, negative),
+            "token_accuracy": (scores.token_hits(label).astype(float), negative),
+            "logit_accuracy_positives": (logit, ~negative),
+        }
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:

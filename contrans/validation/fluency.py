@@ -1,6 +1,6 @@
 """What a shift costs on text that has nothing to do with the concept: KL to the unsteered model, and perplexity."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +65,31 @@ class FluencyMeter:
             row += len(ids)
         return total, n
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that KL and perplexity are means over."""
+        return self._tokens
+
+    def kl(self, shift: torch.Tensor) -> float:
+        """Mean KL of a shift [d] in nats per token, without interval: what a search for a dose asks many times."""
+        total, n = 0.0, 0
+        for _, _, kl in self._per_text(shift):
+            total, n = total + float(kl.sum()), n + len(kl)
+        return total / n
+
+    def _per_text(self, shift: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """For each text its index, steered log-probabilities [tokens, vocabulary] and KL [tokens − 1]."""
+        for (indices, logits), base in zip(self._engine.logits(shift), self._base, strict=True):
+            steered = torch.log_softmax(logits, -1)
+            reference = base.to(steered.device).float()
+            kl = (reference.exp() * (reference - steered)).sum(-1)
+            row = 0
+            for i in indices:
+                part = slice(row, row + len(self._ids[i]))
+                # the state after BOS alone is not shifted there and says nothing about text
+                yield i, steered[part], kl[part][1:]
+                row = part.stop
+
     def measure(self, shift: torch.Tensor, *, seed: int = 0) -> Cost:
         """The cost of a shift [d] at all positions.
 
@@ -74,17 +99,9 @@ class FluencyMeter:
         """
         per_text: list[tuple[float, int]] = []
         nll = 0.0
-        for (indices, logits), base in zip(self._engine.logits(shift), self._base, strict=True):
-            steered = torch.log_softmax(logits, -1)
-            reference = base.to(steered.device).float()
-            kl = (reference.exp() * (reference - steered)).sum(-1)
-            nll += self._nll(steered, indices)[0]
-            row = 0
-            for i in indices:
-                part = kl[row : row + len(self._ids[i])]
-                # the state after BOS alone is not shifted there and says nothing about text
-                per_text.append((float(part[1:].sum()), len(part) - 1))
-                row += len(part)
+        for i, steered, kl in self._per_text(shift):
+            nll += self._nll(steered, [i])[0]
+            per_text.append((float(kl.sum()), len(kl)))
         sums = torch.tensor([s for s, _ in per_text], dtype=torch.float64)
         counts = torch.tensor([n for _, n in per_text], dtype=torch.float64)
         draws = torch.randint(len(sums), (2000, len(sums)), generator=torch.Generator().manual_seed(seed))

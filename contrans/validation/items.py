@@ -1,8 +1,10 @@
 """Which items a protocol scores, what stands before them, and how often they are scored: all without a model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from contrans.concepts.contrast import ContrastSet, Example
+from contrans.errors import TextError
 from contrans.hashing import text_hash
 
 CURVE_DRAWS = 3
@@ -12,6 +14,28 @@ CURVE_DRAWS = 3
 def ordered(examples: Sequence[Example]) -> list[Example]:
     """Examples in the order of their hashes, so that the first k are a fixed, unbiased sample."""
     return sorted(examples, key=lambda e: text_hash(e.text))
+
+
+def sides(contrast: ContrastSet) -> list[ContrastSet]:
+    """Both sides of a pair of opposites, as a family of two labels: the set itself, and the set turned round.
+
+    Raises:
+        TextError: the set does not name the word for either side.
+    """
+    if len(contrast.labels) != 2:
+        raise TextError(
+            f"The contrast set {contrast.name} has no pair of labels, so a model cannot be asked which side a "
+            f"text is on; give it `label:` and `negative_label:`."
+        )
+    turned = replace(
+        contrast,
+        name=f"{contrast.name}/opposite",
+        concept=f"opposite of {contrast.concept}",
+        label=next(label for label in contrast.labels if label != contrast.label),
+        positives=contrast.negatives,
+        negatives=contrast.positives,
+    )
+    return [contrast, turned]
 
 
 def few_shot_prefix(family: Sequence[ContrastSet]) -> str:

@@ -1,18 +1,22 @@
 """The emotion protocol on a tiny model in which the right directions are planted."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from contrans.concepts import contrast_sets
 from contrans.concepts.contrast import family_of
-from contrans.errors import TextError
+from contrans.errors import FitError, TextError
 from contrans.models import Model
 from contrans.transplants import Transplant
+from contrans.validation.arms import Directions
+from contrans.validation.comparison import validate
+from contrans.validation.dosing import calibrate, dose_at_kl, mean_kl
 from contrans.validation.emotion import EmotionProtocol
-from contrans.validation.emotion_arms import Directions, calibrate, validate
 from contrans.validation.fluency import FluencyMeter
-from contrans.validation.items import few_shot_prefix
+from contrans.validation.items import few_shot_prefix, sides
 from tests.texts import write_family
 from tests.tiny import tiny, tiny_model, tiny_tokenizer
 
@@ -95,10 +99,11 @@ def test_arms_tell_a_planted_direction_from_controls(worded, family):
     model = worded
     assert all(len(ids) == 1 for ids in protocol(model, family)._label_ids)
     directions = planted(model, family)
-    arms = ["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "paper"]
-    doses, curves = calibrate(protocol(model, family, "dev"), directions, arms=arms, doses=[8.0, 0.2, 2.0])
-    assert set(doses) == {"transplanted", "own", "random", "shuffled_map", "wrong_concept"}
-    assert doses["random"] == doses["shuffled_map"] == doses["transplanted"]
+    arms = ["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite", "paper"]
+    calibration = calibrate(protocol(model, family, "dev"), directions, arms=arms, doses=[8.0, 0.2, 2.0])
+    doses, curves = calibration.doses, calibration.rows
+    assert set(doses) == {"transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite"}
+    assert doses["random"] == doses["shuffled_map"] == doses["opposite"] == doses["transplanted"]
     assert {r.dose for r in curves if r.arm == "own"} == {0.2, 2.0, 8.0}
     meter = FluencyMeter(model, BLOCK, ["the cat sat there", "one stone alone on a mountain"])
     rows, summary = validate(protocol(model, family), directions, meter, arms=arms, doses=doses, random_draws=5, seed=3)
@@ -113,8 +118,85 @@ def test_arms_tell_a_planted_direction_from_controls(worded, family):
     assert value["calm", "transplanted", "logit_accuracy"].n == 6
     # another concept's transplant at the same dose is this concept's wrong one
     assert value["all", "transplanted", "kl"].value > 0
+    assert value["all", "opposite", "logit_accuracy"].value < value["all", "transplanted", "logit_accuracy"].value
+    gain = value["all", "transplanted", "gain"]
+    base, moved = (
+        value["all", "unsteered", "logit_accuracy"].value,
+        value["all", "transplanted", "logit_accuracy"].value,
+    )
+    assert gain.value == pytest.approx(moved - base)
+    assert gain.low <= gain.value <= gain.high
+    kl = value["all", "transplanted", "kl"].value
+    assert summary["effect_per_kl/transplanted"]["value"] == pytest.approx(gain.value / kl)
+    raw = [value[c.concept, "own", "mcnemar_p"].value for c in family]
+    holm = [value[c.concept, "own", "mcnemar_p_holm"].value for c in family]
+    assert all(a <= b <= 3 * a + 1e-12 for a, b in zip(raw, holm, strict=True))
     again, _ = validate(protocol(model, family), directions, meter, arms=arms, doses=doses, random_draws=5, seed=3)
     assert again == rows
+
+
+def test_a_kl_budget_is_met_by_every_arm(worded, family):
+    directions = planted(worded, family)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there", "one stone alone on a mountain"])
+    arms = ["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite"]
+    found = calibrate(
+        protocol(worded, family, "dev", 2), directions, arms=arms, select="kl", meter=meter, kl_budget=0.05
+    )
+    for arm in ("transplanted", "own", "random", "shuffled_map"):
+        assert mean_kl(meter, directions, arm, found.doses[arm]) == pytest.approx(0.05, rel=0.021)
+    assert found.doses["wrong_concept"] == found.doses["opposite"] == found.doses["transplanted"]
+    kl = {r.dose: r.value for r in found.rows if (r.arm, r.metric) == ("own", "kl")}
+    assert len(kl) == 6
+    assert list(kl.values()) == sorted(kl.values())
+    assert kl[found.doses["own"]] == pytest.approx(0.05, rel=0.021)
+
+
+@pytest.mark.parametrize(
+    ("kl", "budget"),
+    [
+        (lambda d: d**2, 0.1),
+        (lambda d: 3e-7 * d**1.5, 0.1),
+        (lambda d: 1e6 * d**2.2, 0.1),
+        (lambda d: 0.0 if d < 5 else (d - 5) ** 3, 0.02),
+        (lambda d: d**2 if d < 0.25 else math.nan, 0.05),
+        (lambda d: np.expm1(d) + 0.1 * d, 9.0),
+    ],
+)
+def test_dose_at_kl(kl, budget):
+    calls = []
+    dose = dose_at_kl(lambda d: (calls.append(d), kl(d))[1], budget)
+    assert kl(dose) == pytest.approx(budget, rel=0.02)
+    assert len(calls) <= 25
+
+
+def test_dose_at_kl_takes_the_near_side_of_a_jump_and_refuses_what_cannot_be():
+    assert dose_at_kl(lambda d: 0.01 if d < 0.3 else 5.0, 0.1) == pytest.approx(0.3, rel=1e-5)
+    with pytest.raises(FitError, match=r"No dose was found that costs 0\.1"):
+        dose_at_kl(lambda d: 0.01, 0.1)
+    with pytest.raises(FitError, match="budget must be a number above 0"):
+        dose_at_kl(lambda d: d, 0.0)
+
+
+def test_random_draws_give_a_p_value(worded, family):
+    directions = planted(worded, family)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    arms = ["unsteered", "transplanted", "random"]
+    doses = {"transplanted": 2.0, "random": 2.0}
+    p = protocol(worded, family, "test", 1)
+    rows, _ = validate(p, directions, meter, arms=arms, doses=doses, random_draws=99)
+    found = {r.concept: r for r in rows if r.metric == "random_p"}
+    assert set(found) == {"all", *(c.concept for c in family)}
+    assert 0.01 <= found["all"].value <= 0.1
+    assert found["all"].n == 99
+
+
+def test_a_pair_of_opposites_is_a_family_of_two():
+    civility = contrast_sets(["civility"])[0]
+    one, other = sides(civility)
+    assert (one.label, other.label) == ("polite", "rude")
+    assert other.positives == civility.negatives
+    with pytest.raises(TextError, match="has no pair of labels"):
+        sides(contrast_sets(["honesty/persona"])[0])
 
 
 def test_gain_recovered_is_withheld_where_own_gains_nothing(model, family):

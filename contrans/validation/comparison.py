@@ -1,0 +1,143 @@
+"""Arms side by side: every arm scores the test items once, at the dose that dev chose for it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from contrans.validation.arms import Directions
+from contrans.validation.dosing import Scorer, Tick
+from contrans.validation.fluency import FluencyMeter
+from contrans.validation.protocol import ItemProtocol
+from contrans.validation.rows import (
+    ConceptHits,
+    Row,
+    accuracy_of,
+    gain_recovered,
+    gain_rows,
+    mcnemar_rows,
+    mean_share,
+    merged,
+    once,
+    rows_of,
+)
+from contrans.validation.statistics import random_p_value
+
+Summary = dict[str, dict[str, float | None]]
+FEWEST_DRAWS = 99
+
+
+def validate(
+    protocol: ItemProtocol,
+    directions: Directions,
+    meter: FluencyMeter,
+    *,
+    arms: Sequence[str],
+    doses: Mapping[str, float],
+    random_draws: int = 20,
+    seed: int = 0,
+    tick: Tick = lambda _: None,
+) -> tuple[list[Row], Summary]:
+    """Scores every arm on the test items once.
+
+    Args:
+        protocol: the test items.
+        directions: directions of every arm.
+        meter: what a shift costs on generic text.
+        arms: arms to measure.
+        doses: the dose of each arm.
+        random_draws: random directions; from 99 on they give a p-value too.
+        seed: of the bootstraps.
+        tick: called with tokens done.
+
+    Returns:
+        All rows, and the summary: gain recovered overall and per concept, and the mean effect of each arm, each with
+        `value`, `low` and `high`; gain recovered is None where the own vector gains nothing significant. For each arm
+        `effect_per_kl/ARM` is its gain over the unsteered model in units of the effect, per nat of KL.
+    """
+    score = Scorer(protocol, directions, tick)
+    concepts, effect = directions.concepts, protocol.effect
+    rows: list[Row] = []
+    hits: dict[str, ConceptHits] = {}
+    by_draw: list[ConceptHits] = []
+    for arm in ["unsteered", *directions.steered(arms)]:
+        dose = None if arm == "unsteered" else doses[arm]
+        draws = [score.hits(arm, dose, d) for d in (range(random_draws) if arm == "random" else [0])]
+        hits[arm] = merged(draws)
+        by_draw = [merged([d]) for d in draws] if arm == "random" else by_draw
+        rows += rows_of(protocol, hits[arm], "test", arm, dose, seed=seed, bootstrap=True)
+        if dose is None:
+            continue
+        rows += gain_rows(protocol, hits, arm, dose, seed=seed)
+        if arm != "random":
+            rows += mcnemar_rows(protocol, hits, arm, dose)
+        rows += _costs(protocol.name, meter, directions, arm, dose, seed, tick)
+    summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
+    if len(by_draw) >= FEWEST_DRAWS:
+        rows += _random_p(protocol, hits, by_draw, doses)
+    summary |= _per_kl(rows, protocol, hits)
+    if "own" in hits and "transplanted" in hits:
+        for concept in ["all", *concepts]:
+            names = concepts if concept == "all" else [concept]
+            value, low, high = gain_recovered(hits, effect, names, protocol.n_items, seed)
+            key = "gain_recovered" if concept == "all" else f"gain_recovered/{concept}"
+            summary[key] = {"value": value, "low": low, "high": high}
+            if value is not None:
+                n = int(sum(hits["own"][effect][c][1].sum() for c in names))
+                dose = doses["transplanted"]
+                rows.append(
+                    Row(concept, protocol.name, "test", "transplanted", "gain_recovered", dose, value, low, high, n)
+                )
+    return rows, summary
+
+
+def _random_p(
+    protocol: ItemProtocol, hits: Mapping[str, ConceptHits], by_draw: Sequence[ConceptHits], doses: Mapping[str, float]
+) -> list[Row]:
+    """How often a random direction does as well as an arm: p-values of the arms that carry the concept."""
+    rows = []
+    for arm in ("transplanted", "own"):
+        if arm not in hits:
+            continue
+        for concept in ["all", *hits[arm][protocol.effect]]:
+
+            def value(of: ConceptHits, concept: str = concept) -> float:
+                by_concept = of[protocol.effect]
+                chosen = by_concept.values() if concept == "all" else [by_concept[concept]]
+                return mean_share(chosen, once(protocol.n_items)).item()
+
+            p = random_p_value(value(hits[arm]), np.array([value(d) for d in by_draw]))
+            rows.append(Row(concept, protocol.name, "test", arm, "random_p", doses[arm], p, None, None, len(by_draw)))
+    return rows
+
+
+def _per_kl(rows: Sequence[Row], protocol: ItemProtocol, hits: Mapping[str, ConceptHits]) -> Summary:
+    out: Summary = {}
+    kl = {r.arm: r.value for r in rows if (r.concept, r.metric, r.split) == ("all", "kl", "generic")}
+    for r in rows:
+        if (r.concept, r.metric) == ("all", "gain") and kl.get(r.arm, 0) > 0:
+            cost = kl[r.arm]
+            low, high = (None if v is None else v / cost for v in (r.low, r.high))
+            out[f"effect_per_kl/{r.arm}"] = {"value": r.value / cost, "low": low, "high": high}
+    return out
+
+
+def _costs(
+    protocol: str, meter: FluencyMeter, directions: Directions, arm: str, dose: float, seed: int, tick: Tick
+) -> list[Row]:
+    if arm == "wrong_concept":
+        return []  # the very shifts of the transplanted arm
+    rows = []
+    for concept in ["all"] if arm == "random" else directions.concepts:
+        cost = meter.measure(directions.shift(arm, concept, dose), seed=seed)
+        tick(cost.n_tokens)
+        n = cost.n_tokens
+        rows += [
+            Row(concept, protocol, "generic", arm, "kl", dose, cost.kl, cost.kl_low, cost.kl_high, n),
+            Row(concept, protocol, "generic", arm, "perplexity_ratio", dose, cost.perplexity_ratio, None, None, n),
+        ]
+    if arm != "random":
+        for metric in ("kl", "perplexity_ratio"):
+            values = [r.value for r in rows if r.metric == metric]
+            n = sum(r.n for r in rows if r.metric == metric)
+            rows.append(Row("all", protocol, "generic", arm, metric, dose, float(np.mean(values)), None, None, n))
+    return rows

@@ -1,0 +1,190 @@
+"""Dose curves of every arm on dev, and the dose that each arm will be tested at."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contrans.errors import FitError
+from contrans.validation.arms import Directions, wrong_concepts
+from contrans.validation.fluency import FluencyMeter
+from contrans.validation.items import CURVE_DRAWS
+from contrans.validation.protocol import Hits, ItemProtocol
+from contrans.validation.rows import Row, mean_share, merged, once, rows_of
+from contrans.validation.statistics import sufficient_dose
+
+Tick = Callable[[int], None]
+
+SELECT = ("effect", "kl")
+FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+"""Doses of a curve around the one that meets a KL budget, as multiples of it."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What dev says about doses.
+
+    Attributes:
+        doses: the dose of each arm.
+        rows: the curves: effect and, where it was measured, KL at every dose.
+    """
+
+    doses: dict[str, float]
+    rows: list[Row]
+
+
+class Scorer:
+    """Scores of a protocol by shift, since a wrong concept's shift is another concept's own."""
+
+    def __init__(self, protocol: ItemProtocol, directions: Directions, tick: Tick) -> None:
+        self._protocol, self._directions, self._tick = protocol, directions, tick
+        self._seen: dict[tuple[object, ...], Any] = {}
+
+    def __call__(self, arm: str, concept: str, dose: float | None, draw: int = 0) -> Any:
+        """What the model answers to every item under an arm's shift; dose None is unsteered."""
+        key: tuple[object, ...] = (arm, concept, dose)
+        if dose is None:
+            key = ("unsteered",)
+        elif arm == "random":
+            key = (arm, dose, draw)
+        elif arm == "wrong_concept":
+            key = ("transplanted", wrong_concepts(self._directions.concepts)[concept], dose)
+        if key not in self._seen:
+            shift = None if dose is None else self._directions.shift(arm, concept, dose, draw)
+            self._seen[key] = self._protocol.score(shift)
+            self._tick(self._protocol.n_tokens)
+        return self._seen[key]
+
+    def hits(self, arm: str, dose: float | None, draw: int = 0) -> dict[str, Hits]:
+        """How right every item is, by concept."""
+        return {c: self._protocol.hits(self(arm, c, dose, draw), c) for c in self._directions.concepts}
+
+
+def calibrate(
+    protocol: ItemProtocol,
+    directions: Directions,
+    *,
+    arms: Sequence[str],
+    doses: Sequence[float] = (),
+    select: str = "effect",
+    meter: FluencyMeter | None = None,
+    kl_budget: float = 0.1,
+    tick: Tick = lambda _: None,
+) -> Calibration:
+    """Measures every arm's dose curve on dev and chooses the dose that it will be tested at.
+
+    A dose is one for all concepts of an arm. By "effect" it is the smallest of the candidates that has 95 % of the gain
+    of the arm's best one, and controls (random, shuffled_map, wrong_concept, opposite) take the transplanted arm's, so
+    equal lengths. By "kl" it is the dose at which an arm costs `kl_budget` on generic text, mean over concepts, found
+    for every arm by the same search, so equal prices; the curve is measured around it.
+
+    Args:
+        protocol: the dev items.
+        directions: directions of every arm.
+        arms: arms to measure.
+        doses: candidates; needed for "effect".
+        select: "effect" or "kl".
+        meter: what shifts cost; needed for "kl", and adds KL to the curves of "effect".
+        kl_budget: nats per token.
+        tick: called with tokens done.
+
+    Raises:
+        FitError: an unknown way to select, no doses or no meter.
+    """
+    if select not in SELECT:
+        raise FitError(f"A dose is selected by {' or '.join(SELECT)}, not {select!r}.")
+    if (select == "kl" and meter is None) or (select == "effect" and not doses):
+        raise FitError("A dose by effect needs candidate doses, and one by KL a meter of KL; give them.")
+    score = Scorer(protocol, directions, tick)
+    steered = directions.steered(arms)
+    chosen: dict[str, float] = {}
+    if select == "kl" and meter is not None:
+        for arm in directions.searched(arms, select=select):
+            chosen[arm] = dose_at_kl(lambda d, a=arm: mean_kl(meter, directions, a, d, tick), kl_budget)
+        chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
+    curve: dict[str, dict[float, float]] = {}
+    rows: list[Row] = []
+    for arm in ["unsteered", *steered]:
+        points: Sequence[float | None] = [None]
+        if arm != "unsteered":
+            points = sorted(doses) if select == "effect" else [f * chosen[arm] for f in FACTORS]
+        for dose in points:
+            draws = range(-CURVE_DRAWS, 0) if arm == "random" else [0]
+            hits = merged([score.hits(arm, dose, d) for d in draws])
+            rows += rows_of(protocol, hits, "dev", arm, dose)
+            effect = mean_share(hits[protocol.effect].values(), once(protocol.n_items)).item()
+            curve.setdefault(arm, {})[dose or 0.0] = effect
+            if meter is not None and dose is not None:
+                kl = mean_kl(meter, directions, arm, dose, tick)
+                rows.append(Row("all", protocol.name, "dev", arm, "kl", dose, kl, None, None, meter.n_tokens))
+    if select == "effect":
+        base = curve["unsteered"][0.0]
+        for arm in directions.searched(arms, select=select):
+            chosen[arm] = sufficient_dose(list(curve[arm]), list(curve[arm].values()), base)
+        chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
+    return Calibration(chosen, rows)
+
+
+def mean_kl(meter: FluencyMeter, directions: Directions, arm: str, dose: float, tick: Tick = lambda _: None) -> float:
+    """Mean KL to the unsteered model over concepts (over draws, for random), nats per token."""
+    shifts = (
+        [directions.shift(arm, "", dose, draw) for draw in range(-CURVE_DRAWS, 0)]
+        if arm == "random"
+        else [directions.shift(arm, c, dose) for c in directions.concepts]
+    )
+    costs = []
+    for shift in shifts:
+        costs.append(meter.kl(shift))
+        tick(meter.n_tokens)
+    return float(np.mean(costs))
+
+
+def dose_at_kl(
+    kl: Callable[[float], float], budget: float, *, start: float = 0.1, tolerance: float = 0.02, most: int = 40
+) -> float:
+    """The dose whose KL is the budget, by bisection on a log scale with secant steps.
+
+    For small shifts KL grows with the square of the dose, so a secant in log KL against log dose nearly hits at once;
+    where it leaves the bracket, the bracket is halved instead, so that the search always ends.
+
+    Args:
+        kl: mean KL at a dose, growing with it.
+        budget: nats per token.
+        start: first dose tried.
+        tolerance: relative error of KL that is good enough.
+        most: evaluations at most.
+
+    Raises:
+        FitError: no dose costs that much, or KL is not finite.
+    """
+    if not (budget > 0 and math.isfinite(budget)):
+        raise FitError(f"A KL budget must be a number above 0, not {budget!r}.")
+    below: tuple[float, float] | None = None
+    above: tuple[float, float] | None = None
+    dose = start
+    for step in range(most):
+        value = kl(dose)
+        if abs(value - budget) <= tolerance * budget:
+            return dose
+        if value < budget:
+            below = (dose, value)
+        else:
+            above = (dose, value if math.isfinite(value) else math.inf)
+        if below is None or above is None:
+            known, cost = below or above or (dose, value)
+            factor = math.sqrt(budget / cost) if 0 < cost < math.inf else math.inf if cost <= 0 else 0.0
+            # a little beyond the guess, so that the next point brackets the budget
+            dose = known * min(8.0, max(0.125, factor * (1.1 if value < budget else 0.9)))
+        elif step % 3 == 2 or below[1] <= 0 or above[1] == math.inf:
+            dose = math.sqrt(below[0] * above[0])
+        else:
+            slope = math.log(above[1] / below[1]) / math.log(above[0] / below[0])
+            dose = below[0] * (budget / below[1]) ** (1 / slope)
+        if below and above and above[0] - below[0] <= 1e-6 * above[0]:
+            return below[0]  # KL jumps here
+    raise FitError(
+        f"No dose was found that costs {budget:g} nats per token: at dose {dose:g} it is {kl(dose):g}. "
+        f"Choose another budget, or select the dose by effect."
+    )
