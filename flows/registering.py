@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from contrans.concepts.contrast import ContrastSet
 from contrans.hashing import digest
+from contrans.validation.findings import findings_of
+from flows.choosing import Choice, read_choice
+from flows.judging import chance
 from flows.steps import Step
 from flows.store import Store
 from flows.study import SIDES, Study
@@ -39,6 +43,7 @@ def register_all(
         versions.append(registry.register(kind, name, manifest=manifest, run_id=run_id, **more))
         return versions[-1]
 
+    choice = _choice(steps, store)
     names = {side: models[side].name for side in SIDES}
     model = {side: add("model", names[side], models[side].to_json()) for side in SIDES}
     sets = {c.name: {split: _text_set(add, c, split) for split in ("refine", "dev", "test")} for c in study.family}
@@ -58,13 +63,13 @@ def register_all(
             c.concept: add(
                 "vector",
                 f"{c.concept}/{names[side]}",
-                {"concept": c.concept, "estimator": study.spec.refine.estimator, "block": study.block(side)},
+                {"concept": c.concept, "estimator": study.spec.refine.estimator, "block": block},
                 files=_files(store, steps[f"refine · {side}"], c.concept),
                 inputs={"model": model[side], "texts": sets[c.name]["refine"], **_others(sets, c, study)},
             )
             for c in study.contrasts
         }
-        for side in SIDES
+        for side, block in zip(SIDES, choice.pair, strict=True)
     }
     arms = map_arms(study)
     maps = {}
@@ -76,8 +81,8 @@ def register_all(
             f"{names['source']}/{names['target']}" + ("" if arm == "transplanted" else f"/{arm}"),
             {
                 "estimator": entry["estimator"],
-                "source_block": study.source_block,
-                "target_block": study.target_block,
+                "source_block": choice.source_block,
+                "target_block": choice.target_block,
                 **entry["info"],
             },
             files=files,
@@ -91,7 +96,7 @@ def register_all(
         transplants[c.concept] = add(
             "transplant",
             f"{c.concept}/{names['source']}/{names['target']}",
-            {"concept": c.concept, "block": study.target_block, "dose": calibration["doses"]["transplanted"]},
+            {"concept": c.concept, "block": choice.target_block, "dose": calibration["doses"]["transplanted"]},
             files=_files(store, steps["map vectors"], f"{c.concept}.transplanted"),
             inputs={
                 "vector": vectors["source"][c.concept],
@@ -109,6 +114,7 @@ def register_all(
                 "split": "test",
                 "concept": concept,
                 "doses": calibration["doses"],
+                "choice": asdict(choice),
                 "summary": _summary(validation["summary"], concept),
                 "seed": study.spec.seed,
             },
@@ -124,6 +130,10 @@ def register_all(
             results=[Result(**r) for r in rows if r["concept"] in (concept, "all")],
         )
     return list(dict.fromkeys(versions))
+
+
+def _choice(steps: Mapping[str, Step], store: Store) -> Choice:
+    return read_choice(store.read(steps["choose"].key, "choice.json")["choice.json"])
 
 
 def _text_set(add: Any, contrast: ContrastSet, split: str) -> Version:
@@ -162,26 +172,37 @@ def _summary(summary: Mapping[str, Any], concept: str) -> dict[str, Any]:
 
 
 def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[str, Any]:
-    """The numbers of a finished pipeline: `validations`, `summary`, `doses`, `match_rate` and `map`."""
-    calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
-    validation = json.loads(store.read(steps["validate"].key)["validation.json"])
-    entry = json.loads(store.read(steps["fit maps"].key)["transplanted.affine_map.json"])["maps"][0]
-    key = f"{study.source_block}>{study.target_block}"
-    survivals = []
+    """The numbers of a finished pipeline, with the keys `RESULTS` of `flows.results`."""
+
+    def read(step: str, name: str) -> Any:
+        return json.loads(store.read(steps[step].key, name)[name])
+
+    calibration, validation = read("calibrate dose", "calibration.json"), read("validate", "validation.json")
+    choice = read("choose", "choice.json")
+    source, target = (choice["chosen"][f"{side}_block"] for side in SIDES)
+    entry = read("fit maps", "transplanted.affine_map.json")["maps"][0]
+    survival, diagnostics = {}, {}
     for c in study.contrasts:
-        header = json.loads(store.read(steps["map vectors"].key)[f"{c.concept}.transplanted.concept_vector.json"])
-        assert key in header["provenance"]["map"]
-        survivals.append(header["provenance"]["survival"][str(study.target_block)])
-    facts = json.loads(store.read(steps["fit maps"].key)["facts.json"])
-    return {
+        mapped = read("map vectors", f"{c.concept}.transplanted.concept_vector.json")["provenance"]
+        survival[c.concept] = mapped["survival"][str(target)]
+        diagnostics[c.concept] = mapped["refined"]["diagnostics"][str(source)]
+    found = {
         "validations": [*calibration["rows"], *validation["rows"]],
         "summary": validation["summary"],
         "doses": calibration["doses"],
-        "match_rate": facts["match_rate"],
+        "match_rate": read("fit maps", "facts.json")["match_rate"],
         "map": {
             "estimator": entry["estimator"],
             "lambda": entry["info"]["lambda"],
             "heldout_r2": entry["info"]["heldout_r2"],
-            "survival": sum(survivals) / len(survivals),
+            "survival": sum(survival.values()) / len(survival),
         },
+        "choice": choice,
+        "diagnostics": diagnostics,
+        "rows_fitted": entry["info"]["n"],
+        "effects": {study.spec.validate_.protocol: validation["effect"]},
+        "chance": chance(study),
     }
+    width = read("fit maps", "transplanted.affine_map.json")["source"]["hidden_size"]
+    judged = {**found, "source_width": width, "map": {**found["map"], "survival": survival}}
+    return {**found, "findings": [asdict(f) for f in findings_of(judged)]}

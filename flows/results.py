@@ -6,10 +6,16 @@
 | `timings` | seconds that this run spent, by step; near 0 for a step that was done before |
 | `versions` | what the run registered or came upon, as `Version.as_json` of the registry gives it |
 | `validations` | rows: `concept`, `protocol`, `split`, `arm`, `metric`, `dose`, `value`, `low`, `high`, `n` |
-| `summary` | `value`, `low`, `high` of each arm, of `gain_recovered` and `gain_recovered/CONCEPT` |
+| `summary` | `value`, `low`, `high` of each arm, of `gain_recovered`, `gain_recovered/CONCEPT`, `effect_per_kl/ARM` |
 | `doses` | the dose that dev chose for each arm |
 | `match_rate` | share of the source's tokens that end where a token of the target ends |
 | `map` | `estimator`, `lambda`, `heldout_r2`, `survival` of the map behind the transplants |
+| `choice` | blocks, rows and λ that were `chosen`, and the effect on dev of all that was `tried` |
+| `diagnostics` | per concept what the source's states say of its vector: `d_prime`, `auc`, `split_half_cosine`, … |
+| `rows_fitted` | paired rows behind the map |
+| `effects` | the metric that each protocol's effect is |
+| `chance` | what guessing scores, by metric |
+| `findings` | what a reader must know: `code`, `severity` ("failure", "warning", "note") and `sentence` |
 | `steps` | names of the steps that this run `computed`, and that were `cached` |
 | `run` | `id`, `spec_hash`, `flow_run_id`, `mlflow_run_id` (null without MLflow), `figure` (a path) |
 
@@ -25,7 +31,19 @@ from flows.spec import PipelineSpec
 from registry import Version
 
 ROW = ("concept", "protocol", "split", "arm", "metric", "dose", "value", "low", "high", "n")
-RESULTS = ("validations", "summary", "doses", "match_rate", "map")
+RESULTS = (
+    "validations",
+    "summary",
+    "doses",
+    "match_rate",
+    "map",
+    "choice",
+    "diagnostics",
+    "rows_fitted",
+    "effects",
+    "chance",
+    "findings",
+)
 
 
 def document(

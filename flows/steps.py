@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from contrans.hashing import digest, text_hash
-from contrans.validation.items import CURVE_DRAWS, few_shot_prefix, n_scorings
+from contrans.validation.items import CURVE_DRAWS, n_scorings
+from flows.choosing import choose, lambdas, n_tried
+from flows.judging import Items, items
 from flows.store import Store
 from flows.study import ModelFacts, study
 
@@ -20,17 +22,20 @@ if TYPE_CHECKING:
     from flows.spec import PipelineSpec
 
 STEP_VERSIONS = {
-    "capture": 1,
-    "refine": 1,
-    "map": 1,
-    "transplant": 1,
-    "calibrate": 1,
-    "validate": 1,
-    "report": 1,
+    "capture": 2,
+    "refine": 2,
+    "choose": 1,
+    "map": 2,
+    "transplant": 2,
+    "calibrate": 2,
+    "validate": 2,
+    "report": 2,
 }
 """Raise a kind's version when its output changes for equal input: what depends on it is then made anew."""
 
 _CHARACTERS_PER_TOKEN = 4.3
+_SEARCH = 6
+"""Measurements of KL that the search for one dose takes, about."""
 
 
 @dataclass(frozen=True)
@@ -139,17 +144,21 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
 
     prompts = s.refine_prompts()
     for side, model in models.items():
-        block = s.block(side)
-        share = (block + 1) / model.n_blocks
-        for what, texts in (("concepts", prompts), ("corpus", list(s.texts.texts))):
+        blocks = s.blocks(side)
+        share = (blocks[-1] + 1) / model.n_blocks
+        for what, texts, position, answers in (
+            ("concepts", prompts, spec.refine.position, s.refine_answers()),
+            ("corpus", list(s.texts.texts), "last", None),
+        ):
             add(
                 f"capture {what} · {side}",
                 "capture",
-                work.capture_texts(side, block, texts),
+                work.capture_texts(s, side, texts, position=position, answers=answers),
                 settings={
                     "model": model.fingerprint,
-                    "block": block,
+                    "blocks": blocks,
                     "texts": digest([text_hash(t) for t in texts]),
+                    "position": position,
                     "precision": precision,
                 },
                 cost=Cost(side, len(texts), _tokens(texts), share),
@@ -159,24 +168,48 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "refine",
             work.refine_concepts(s, side),
             settings={
-                "estimator": spec.refine.estimator,
+                "refine": spec.refine.canonical(),
                 "sets": {c.name: c.hash for c in s.contrasts},
                 "model": model.fingerprint,
             },
             inputs=(f"capture concepts · {side}",),
         )
+    v = spec.validate_
+    dev, test = items(s, "dev"), items(s, "test")
+    judged = {"protocol": v.protocol, "prompt": v.prompt, "classifier": v.classifier, "generic": s.generic.hash}
+    fitted = {**spec.map.canonical(), "seed": spec.seed, "rows": spec.corpus.canonical(), "corpus": s.texts.hash}
+    share_above = max(1 - (min(s.blocks("target")) + 1) / target.n_blocks, 1 / target.n_blocks)
+    arms, n_concepts = list(v.arms), len(s.contrasts)
+    generic = _tokens(list(s.generic.texts))
+    own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "wrong_concept"})
+    tried = n_tried(s)
+    add(
+        "choose",
+        "choose",
+        choose(s),
+        settings={
+            **fitted,
+            **judged,
+            "pairs": s.pairs,
+            "tries": spec.blocks.tries,
+            "mixes": spec.corpus.candidates,
+            "lambdas": lambdas(s),
+            "kl_budget": v.kl_budget if tried else None,
+            "items": dev.key if tried else None,
+            "precision": precision if tried else None,
+            "target": target.fingerprint,
+        },
+        inputs=("refine · source", "capture corpus · source", "capture corpus · target"),
+        cost=_scoring(dev, 3 * tried * n_concepts, share_above, _SEARCH * tried * n_concepts * generic)
+        if tried
+        else Cost(),
+    )
     add(
         "fit maps",
         "map",
         work.fit_maps(s),
-        settings={
-            "estimator": spec.map.estimator,
-            "held_out": spec.map.held_out,
-            "seed": spec.seed,
-            "rows": spec.corpus.canonical(),
-            "corpus": s.texts.hash,
-        },
-        inputs=("capture corpus · source", "capture corpus · target"),
+        settings={**fitted, "arms": work.map_arms(s)},
+        inputs=("capture corpus · source", "capture corpus · target", "choose"),
     )
     add(
         "map vectors",
@@ -185,56 +218,44 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         settings={"concepts": [c.name for c in s.contrasts]},
         inputs=("refine · source", "fit maps"),
     )
-    v = spec.validate_
-    share_above = max(1 - (s.target_block + 1) / target.n_blocks, 1 / target.n_blocks)
-    arms = list(v.arms)
-    priced = 1 + len(s.contrasts) * len(set(arms) - {"unsteered", "random", "wrong_concept"})
-    shots = _tokens([few_shot_prefix(s.family)])
-    for name, kind, split, per_label, n in (
-        (
-            "calibrate dose",
-            "calibrate",
-            "dev",
-            v.dev_per_label,
-            n_scorings(arms, len(s.contrasts), len(v.doses), CURVE_DRAWS),
-        ),
-        (
-            "validate",
-            "validate",
-            "test",
-            v.test_per_label,
-            n_scorings(arms, len(s.contrasts), 1, v.random_draws),
-        ),
-    ):
-        items = [e.prompt for c in s.family for e in c.split(split).positives[:per_label]]
-        # once below the block, then above it for every shift
-        tokens = round((n + 1 / share_above) * (shots + _tokens(items)))
-        generic = 0 if kind == "calibrate" else priced * _tokens(list(s.generic.texts))
-        settings: dict[str, Any] = {
-            "protocol": v.protocol,
+    curve_kl = v.select == "kl" or v.curve_kl
+    n_doses = len(v.doses) if v.select == "effect" else _SEARCH
+    searched = own_shifts * n_doses * (2 if v.select == "kl" else 1) if curve_kl else 0
+    add(
+        "calibrate dose",
+        "calibrate",
+        work.calibrate_dose(s),
+        settings={
+            **judged,
             "arms": arms,
-            "per_label": per_label,
             "seed": spec.seed,
             "precision": precision,
-            "texts": {c.name: [c.split(part).hash for part in ("refine", split)] for c in s.family},
+            "items": dev.key,
             "target": target.fingerprint,
-        }
-        inputs: tuple[str, ...] = ("map vectors", "refine · target", "fit maps")
-        if kind == "calibrate":
-            run = work.calibrate_dose(s)
-            settings["doses"] = sorted(v.doses)
-        else:
-            run = work.validate_arms(s)
-            settings |= {"random_draws": v.random_draws, "generic": s.generic.hash}
-            inputs += ("calibrate dose",)
-        add(
-            name,
-            kind,
-            run,
-            settings=settings,
-            inputs=inputs,
-            cost=Cost("target", len(items) * n, tokens + generic, share_above, len(items) * n + generic),
-        )
+            "select": v.select,
+            "kl_budget": v.kl_budget if v.select == "kl" else None,
+            "doses": sorted(v.doses) if v.select == "effect" else None,
+            "curve_kl": curve_kl,
+        },
+        inputs=("map vectors", "refine · target", "fit maps", "choose"),
+        cost=_scoring(dev, n_scorings(arms, n_concepts, n_doses, CURVE_DRAWS), share_above, searched * generic),
+    )
+    add(
+        "validate",
+        "validate",
+        work.validate_arms(s),
+        settings={
+            **judged,
+            "arms": arms,
+            "seed": spec.seed,
+            "precision": precision,
+            "items": test.key,
+            "target": target.fingerprint,
+            "random_draws": v.random_draws,
+        },
+        inputs=("map vectors", "refine · target", "fit maps", "choose", "calibrate dose"),
+        cost=_scoring(test, n_scorings(arms, n_concepts, 1, v.random_draws), share_above, (2 + own_shifts) * generic),
+    )
     add(
         "figure",
         "report",
@@ -243,6 +264,16 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         inputs=("calibrate dose", "validate"),
     )
     return list(steps.values())
+
+
+def _scoring(scored: Items, n: int, share_above: float, generic: int) -> Cost:
+    """Scoring items n times, each once below the block and then above it for every shift; and generic tokens beside."""
+    once = _tokens([scored.shared, *scored.texts])
+    tokens = round((n + 1 / share_above) * once) + generic
+    if scored.written:
+        # generation runs every block for every token
+        return Cost("target", len(scored.texts) * n, n * (once + scored.written) + generic, 1.0, scored.written * n)
+    return Cost("target", len(scored.texts) * n, tokens, share_above, scored.head_rows * n + generic)
 
 
 def _tokens(texts: list[str]) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contrans.concepts.contrast import ContrastSet, contrast_sets, family_of
 from contrans.errors import SpecError
-from contrans.maps.corpora import Corpus, check_circularity, corpus
+from contrans.maps.corpora import Corpus, check_circularity, corpus, corpus_templates
 from contrans.maps.depth import block_at
+from contrans.validation.items import sides
 
 if TYPE_CHECKING:
     from flows.spec import PipelineSpec
@@ -42,29 +44,38 @@ class Study:
     Attributes:
         spec: the spec.
         contrasts: the concepts' contrast sets.
-        family: all contrast sets of the concepts' family; its labels are what the model chooses from.
+        family: the sets whose labels the model chooses from; for other protocols the concepts' own.
         texts: the corpus, every kind of row.
+        rows: which of its rows are of which kind: "wrapped", "spread", "truncated", "plain".
         generic: texts for KL and perplexity, none of them in the corpus.
-        source_block: block refined and mapped from.
-        target_block: block mapped to and transplanted at.
+        pairs: source and target blocks to choose from.
     """
 
     spec: PipelineSpec
     contrasts: list[ContrastSet]
     family: list[ContrastSet]
     texts: Corpus
+    rows: dict[str, range]
     generic: Corpus
-    source_block: int
-    target_block: int
+    pairs: list[tuple[int, int]]
 
-    def block(self, side: str) -> int:
-        """The block of "source" or "target"."""
-        return self.source_block if side == "source" else self.target_block
+    def blocks(self, side: str) -> list[int]:
+        """The blocks of "source" or "target" that may be chosen, in order."""
+        return sorted({pair[SIDES.index(side)] for pair in self.pairs})
 
     def refine_prompts(self) -> list[str]:
         """All prompts that the vectors are refined from, each once, in a fixed order."""
         examples = [e for c in self.contrasts for s in [c.split("refine")] for e in (*s.positives, *s.negatives)]
         return sorted({e.prompt for e in examples})
+
+    def refine_answers(self) -> list[str]:
+        """The answer that ends each of `refine_prompts`, "" where there is none."""
+        answers = {e.prompt: e.answer for c in self.contrasts for e in (*c.positives, *c.negatives)}
+        return [answers[prompt] for prompt in self.refine_prompts()]
+
+    def rows_of(self, mix: Sequence[str]) -> list[int]:
+        """Indices of the corpus rows of a mix of kinds."""
+        return [i for kind in mix for i in self.rows.get(kind, ())]
 
 
 def study(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> Study:
@@ -73,58 +84,87 @@ def study(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> Study:
     Raises:
         TextError: texts are missing, malformed or too few.
         CircularityError: a contrast text stands in the corpus.
-        SpecError: the concepts are no family that the protocol can score, or a block does not exist.
+        SpecError: the protocol cannot score the concepts, or a block does not exist.
     """
     contrasts = contrast_sets(spec.concepts)
+    family = _family(spec, contrasts)
+    texts, rows, generic = _corpus(spec, contrasts)
+    for contrast in family:
+        check_circularity(texts.texts, contrast.texts)
+    return Study(spec, contrasts, family, texts, rows, generic, _pairs(spec, source, target))
+
+
+def _family(spec: PipelineSpec, contrasts: list[ContrastSet]) -> list[ContrastSet]:
+    if spec.validate_.protocol != "emotion":
+        if len(contrasts) > 1:
+            raise SpecError(
+                f"The protocol {spec.validate_.protocol} judges one concept, not {len(contrasts)}; name one contrast "
+                f"set."
+            )
+        return contrasts
     families = {tuple(c.labels) for c in contrasts}
-    if len(families) != 1 or len(contrasts[0].labels) < 3:
+    if len(families) != 1 or len(contrasts[0].labels) < 2:
         raise SpecError(
-            f"The emotion protocol scores concepts of one family, not {', '.join(c.name for c in contrasts)}; name "
-            f"sets of "
-            f"one family, such as emotion/*."
+            f"The emotion protocol scores concepts of one family, or a pair of labels, not "
+            f"{', '.join(c.name for c in contrasts)}; name sets of one family, such as emotion/*."
         )
-    family = family_of(spec.concepts[0])
+    return sides(contrasts[0]) if len(contrasts[0].labels) == 2 else family_of(spec.concepts[0])
+
+
+def _corpus(spec: PipelineSpec, contrasts: list[ContrastSet]) -> tuple[Corpus, dict[str, range], Corpus]:
     rows = spec.corpus
     passages = corpus(rows.name)
-    used = max(rows.wrapped, rows.truncated, rows.plain)
-    base = passages.take(used)
-    templates = sorted({c.template for c in contrasts})
-    parts = [base.take(rows.wrapped // len(templates)).wrap(t) for t in templates] if rows.wrapped else []
-    if rows.truncated:
-        parts.append(base.take(rows.truncated).truncate())
-    if rows.plain:
-        parts.append(base.take(rows.plain))
-    if not rows.wrapped + rows.plain:
-        raise SpecError("The map has no rows to be fitted on; set corpus.wrapped or corpus.plain above 0.")
-    texts = parts[0]
-    for part in parts[1:]:
-        texts = texts + part
-    generic = passages.take(spec.validate_.generic_texts, start=len(passages) - spec.validate_.generic_texts)
-    if used + len(generic) > len(passages):
+    n_generic = spec.validate_.generic_texts
+    # other passages than the wrapped ones where there are enough, so that more documents stand behind a map
+    start = max(0, min(rows.wrapped, len(passages) - n_generic - rows.spread))
+    used = max(rows.wrapped, rows.truncated, rows.plain, start + rows.spread)
+    if used + n_generic > len(passages):
         raise SpecError(
-            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and "
-            f"{len(generic)} generic texts."
+            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and {n_generic} generic texts."
         )
-    for contrast in family:
-        check_circularity(base.texts, contrast.texts)
-    return Study(
-        spec,
-        contrasts,
-        family,
-        texts,
-        generic,
-        _block(spec, "source", source),
-        _block(spec, "target", target),
+    templates = sorted({c.template for c in contrasts})
+    parts: dict[str, Corpus] = {}
+    if rows.wrapped:
+        share = rows.wrapped // len(templates)
+        names = ["wrapped"] if len(templates) == 1 else [f"wrapped/{i}" for i in range(len(templates))]
+        wrapped = [passages.take(share).wrap(t, kind=k) for t, k in zip(templates, names, strict=True)]
+        parts["wrapped"] = sum(wrapped[1:], wrapped[0])
+    if rows.spread:
+        others = {k: t for k, t in corpus_templates(leave_out=rows.leave_out).items() if t not in templates}
+        parts["spread"] = passages.take(rows.spread, start=start).spread(others)
+    if rows.truncated:
+        parts["truncated"] = passages.take(rows.truncated).truncate()
+    if rows.plain:
+        parts["plain"] = passages.take(rows.plain)
+    ranges: dict[str, range] = {}
+    for kind, part in parts.items():
+        first = max((r.stop for r in ranges.values()), default=0)
+        ranges[kind] = range(first, first + len(part))
+    texts = sum(list(parts.values())[1:], next(iter(parts.values())))
+    return texts, ranges, passages.take(n_generic, start=len(passages) - n_generic)
+
+
+def _pairs(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> list[tuple[int, int]]:
+    from contrans.maps.selection import SOURCE_DEPTHS, TARGET_DEPTHS, pairs_within
+
+    return pairs_within(
+        _blocks("source", spec.blocks.source, source, SOURCE_DEPTHS),
+        _blocks("target", spec.blocks.target, target, TARGET_DEPTHS),
+        source.n_blocks,
+        target.n_blocks,
+        tolerance=spec.blocks.tolerance,
     )
 
 
-def _block(spec: PipelineSpec, side: str, model: ModelFacts) -> int:
-    wanted = getattr(spec.blocks, side)
-    block = block_at(wanted, model.n_blocks) if isinstance(wanted, float) else wanted
-    if not 0 <= block < model.n_blocks:
-        raise SpecError(
-            f"blocks.{side} is {wanted}, but {model.name} has blocks 0 to {model.n_blocks - 1}; give one of them or a "
-            f"depth "
-            f"between 0.0 and 1.0."
-        )
-    return block
+def _blocks(side: str, wanted: Any, model: ModelFacts, automatic: Sequence[float]) -> list[int]:
+    named = list(automatic) if wanted == "auto" else wanted if isinstance(wanted, list) else [wanted]
+    found = []
+    for one in named:
+        block = block_at(one, model.n_blocks) if isinstance(one, float) else one
+        if not 0 <= block < model.n_blocks:
+            raise SpecError(
+                f"blocks.{side} is {one}, but {model.name} has blocks 0 to {model.n_blocks - 1}; give one of them or a "
+                f"depth between 0.0 and 1.0."
+            )
+        found.append(block)
+    return sorted(set(found))

@@ -9,12 +9,16 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from flows.choosing import Choice, fit_arm, read_choice
+
 if TYPE_CHECKING:
     import torch
 
     from contrans.concepts.vector import ConceptVector
     from contrans.maps.affine import MapSet
-    from contrans.validation.emotion_arms import Directions
+    from contrans.validation.arms import Directions
+    from contrans.validation.fluency import FluencyMeter
+    from contrans.validation.protocol import ItemProtocol
     from flows.steps import StepContext
     from flows.study import Study
 
@@ -24,69 +28,84 @@ MAP_ARMS = {"transplanted": None, "shuffled_map": "shuffled", "paper": "paper"}
 """Arms that are made by a map, and its estimator; the first one's is the spec's."""
 
 
-def _precision(context: StepContext, side: str) -> str:
+def precision_of(context: StepContext, side: str) -> str:
+    """The number format that products of a side's model run in."""
     from contrans.states.precision import resolve_precision
 
     return resolve_precision(context.spec.compute.precision, context.models.get(side).device)
 
 
-def capture_texts(side: str, block: int, texts: list[str]) -> Work:
-    """Last-token states of texts at one block: `states.safetensors` with `states` [n, d]."""
+def capture_texts(
+    study: Study, side: str, texts: list[str], *, position: str = "last", answers: list[str] | None = None
+) -> Work:
+    """States of texts at one position and all blocks that may be chosen: `states.safetensors`, `BLOCK` [n, d] each."""
 
     def run(context: StepContext) -> dict[str, bytes]:
         from safetensors.torch import save
 
+        from contrans.concepts.positions import TokenPosition, token_spans
         from contrans.states.capturing import capture
+        from contrans.states.encode import encode
 
+        model = context.models.get(side)
+        parsed = TokenPosition.parse(position)
+        spans = (
+            None
+            if position == "last"
+            else token_spans(parsed, encode(model, texts), texts, answers or [""] * len(texts))
+        )
         captured = capture(
-            context.models.get(side),
+            model,
             texts,
-            blocks=[block],
-            precision=_precision(context, side),
+            blocks=study.blocks(side),
+            spans=spans,
+            precision=precision_of(context, side),
             batch_tokens=context.spec.compute.batch_tokens,
             progress=context.progress,
         )
-        facts = {"n_tokens": captured.n_tokens, "precision": _precision(context, side)}
+        facts = {"n_tokens": captured.n_tokens, "precision": precision_of(context, side)}
         return {
-            "states.safetensors": save({"states": captured[block]}),
+            "states.safetensors": save({str(b): captured[b] for b in study.blocks(side)}),
             "facts.json": json.dumps(facts).encode(),
         }
 
     return run
 
 
-def _states(context: StepContext, step: str) -> torch.Tensor:
+def read_states(context: StepContext, step: str, block: int) -> torch.Tensor:
+    """States [n, d] of a block that a capture step left."""
     from safetensors.torch import load
 
-    return load(context.read(step, "states.safetensors")["states.safetensors"])["states"]
+    return load(context.read(step, "states.safetensors")["states.safetensors"])[str(block)]
 
 
 def refine_concepts(study: Study, side: str) -> Work:
-    """One concept vector per concept, in files that begin with the concept's name."""
+    """One concept vector per concept, with a direction for every block that may be chosen."""
 
     def run(context: StepContext) -> dict[str, bytes]:
         from contrans.concepts.refinement import refine_states
 
-        step = f"capture concepts · {side}"
-        states = _states(context, step)
+        step, spec = f"capture concepts · {side}", context.spec
+        states = {b: read_states(context, step, b) for b in study.blocks(side)}
         row = {prompt: i for i, prompt in enumerate(study.refine_prompts())}
         precision = json.loads(context.read(step, "facts.json")["facts.json"])["precision"]
         files: dict[str, bytes] = {}
         for contrast in study.contrasts:
             part = contrast.split("refine")
-            positive = states[[row[e.prompt] for e in part.positives]]
-            negative = states[[row[e.prompt] for e in part.negatives]]
+            positive, negative = ([row[e.prompt] for e in side] for side in (part.positives, part.negatives))
             vector = refine_states(
-                {study.block(side): (positive, negative)},
+                {b: (s[positive], s[negative]) for b, s in states.items()},
                 concept=contrast.concept,
                 model=context.models.record(side),
-                estimator=context.spec.refine.estimator,
+                estimator=spec.refine.estimator,
+                paired=part.paired,
                 provenance={
                     "contrast_set": contrast.name,
                     "texts": part.hash,
                     "split": "refine",
                     "template": part.template,
-                    "position": "last",
+                    "position": spec.refine.position,
+                    "chat": "none",
                     "precision": precision,
                 },
             )
@@ -116,42 +135,26 @@ def read_maps(context: StepContext, arm: str) -> MapSet:
     return MapSet.from_files({k.removeprefix(f"{arm}."): v for k, v in context.read("fit maps", *names).items()})
 
 
+def chosen(context: StepContext) -> Choice:
+    """What the step "choose" decided."""
+    return read_choice(context.read("choose", "choice.json")["choice.json"])
+
+
 def map_arms(study: Study) -> list[str]:
     """The arms of a spec that need a map, and that its corpus has rows for."""
     wanted = [a for a in MAP_ARMS if a == "transplanted" or a in study.spec.validate_.arms]
-    return [a for a in wanted if a != "paper" or "truncated" in study.texts.kinds]
+    return [a for a in wanted if a != "paper" or "truncated" in study.rows]
 
 
 def fit_maps(study: Study) -> Work:
     """The map of every arm that has one, and `facts.json` with the match rate of the tokenizers."""
 
     def run(context: StepContext) -> dict[str, bytes]:
-        from contrans.maps.fit import fit_states
         from contrans.states.pairing import match_rate
 
-        spec = context.spec
-        x, y = _states(context, "capture corpus · source"), _states(context, "capture corpus · target")
         files: dict[str, bytes] = {}
         for arm in map_arms(study):
-            estimator = MAP_ARMS[arm] or spec.map.estimator
-            # the paper fits on truncated sentences, and they serve its arm alone
-            rows = study.texts.only(["truncated"] if arm == "paper" else ["wrapped", "plain"])
-            maps = fit_states(
-                {study.source_block: x[rows]},
-                {study.target_block: y[rows]},
-                documents=[study.texts.documents[i] for i in rows],
-                source=context.models.record("source"),
-                target=context.models.record("target"),
-                estimator=estimator,
-                held_out=spec.map.held_out,
-                seed=spec.seed,
-                info={
-                    "corpus": study.texts.name,
-                    "texts": study.texts.hash,
-                    "kinds": sorted({study.texts.kinds[i] for i in rows}),
-                },
-            )
-            files |= _prefixed(arm, maps.to_files())
+            files |= _prefixed(arm, fit_arm(study, context, chosen(context), arm).to_files())
         sample = list(study.texts.texts[:200])
         rate = match_rate(context.models.get("source"), context.models.get("target"), sample)
         return {**files, "facts.json": json.dumps({"match_rate": rate}).encode()}
@@ -166,7 +169,7 @@ def map_vectors(study: Study) -> Work:
         files: dict[str, bytes] = {}
         for arm in map_arms(study):
             maps = read_maps(context, arm)
-            rescale = "none" if arm == "paper" else "source-relative"
+            rescale = "none" if arm == "paper" else context.spec.map.rescale
             for contrast in study.contrasts:
                 vector = read_vector(context, "refine · source", contrast.concept)
                 files |= _prefixed(f"{contrast.concept}.{arm}", maps.map_direction(vector, rescale=rescale).to_files())
@@ -177,9 +180,9 @@ def map_vectors(study: Study) -> Work:
 
 def directions(study: Study, context: StepContext) -> Directions:
     """The directions of every arm at the target's block, with one unit of dose for all of them."""
-    from contrans.validation.emotion_arms import Directions
+    from contrans.validation.arms import Directions
 
-    block = study.target_block
+    source_block, block = chosen(context).pair
     by_arm: dict[str, dict[str, Any]] = {}
     for arm in map_arms(study):
         by_arm[arm] = {
@@ -190,20 +193,25 @@ def directions(study: Study, context: StepContext) -> Directions:
         by_arm["own"] = {
             c.concept: read_vector(context, "refine · target", c.concept).direction(block) for c in study.contrasts
         }
-    norm = read_maps(context, "transplanted")[study.source_block, block].target_norm
+    norm = read_maps(context, "transplanted")[source_block, block].target_norm
     return Directions(by_arm, norm, study.spec.seed)
 
 
-def _protocol(study: Study, context: StepContext, split: str, per_label: int | None) -> Any:
-    from contrans.validation.emotion import EmotionProtocol
+def _protocol(study: Study, context: StepContext, split: str) -> ItemProtocol:
+    from flows.judging import protocol
 
-    return EmotionProtocol(
+    block = chosen(context).target_block
+    return protocol(study, context.models.get("target"), split, block, precision_of(context, "target"))
+
+
+def _meter(study: Study, context: StepContext) -> FluencyMeter:
+    from contrans.validation.fluency import FluencyMeter
+
+    return FluencyMeter(
         context.models.get("target"),
-        study.family,
-        block=study.target_block,
-        split=split,
-        per_label=per_label,
-        precision=_precision(context, "target"),
+        chosen(context).target_block,
+        study.generic.texts,
+        precision=precision_of(context, "target"),
     )
 
 
@@ -211,12 +219,20 @@ def calibrate_dose(study: Study) -> Work:
     """`calibration.json`: the dose of each arm, and the dev curves."""
 
     def run(context: StepContext) -> dict[str, bytes]:
-        from contrans.validation.emotion_arms import calibrate
+        from contrans.validation.dosing import calibrate
 
         v = context.spec.validate_
-        protocol = _protocol(study, context, "dev", v.dev_per_label)
-        doses, rows = calibrate(protocol, directions(study, context), arms=v.arms, doses=v.doses, tick=context.progress)
-        return {"calibration.json": _json({"doses": doses, "rows": [r.to_json() for r in rows]})}
+        found = calibrate(
+            _protocol(study, context, "dev"),
+            directions(study, context),
+            arms=v.arms,
+            doses=v.doses,
+            select=v.select,
+            meter=_meter(study, context) if v.select == "kl" or v.curve_kl else None,
+            kl_budget=v.kl_budget,
+            tick=context.progress,
+        )
+        return {"calibration.json": _json({"doses": found.doses, "rows": [r.to_json() for r in found.rows]})}
 
     return run
 
@@ -225,40 +241,45 @@ def validate_arms(study: Study) -> Work:
     """`validation.json`: every arm on the test items at the dose that dev chose, and the summary."""
 
     def run(context: StepContext) -> dict[str, bytes]:
-        from contrans.validation.emotion_arms import validate
-        from contrans.validation.fluency import FluencyMeter
+        from contrans.validation.comparison import validate
 
         v = context.spec.validate_
         doses = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
-        model = context.models.get("target")
+        protocol = _protocol(study, context, "test")
         rows, summary = validate(
-            _protocol(study, context, "test", v.test_per_label),
+            protocol,
             directions(study, context),
-            FluencyMeter(model, study.target_block, study.generic.texts, precision=_precision(context, "target")),
+            _meter(study, context),
             arms=v.arms,
             doses=doses,
             random_draws=v.random_draws,
             seed=context.spec.seed,
             tick=context.progress,
         )
-        return {"validation.json": _json({"rows": [r.to_json() for r in rows], "summary": summary})}
+        found = {"rows": [r.to_json() for r in rows], "summary": summary, "effect": protocol.effect}
+        return {"validation.json": _json(found)}
 
     return run
 
 
 def draw(study: Study, source: str, target: str) -> Work:
-    """`accuracy_by_dose.png`."""
+    """`accuracy_by_dose.png`, or effect by arm where there is no curve; `effect_by_kl.png` where KL was measured."""
 
     def run(context: StepContext) -> dict[str, bytes]:
-        from contrans.report.figures import accuracy_by_dose
+        from contrans.report.figures import accuracy_by_dose, effect_by_arm, effect_by_kl
 
-        calibration = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])
-        validation = json.loads(context.read("validate", "validation.json")["validation.json"])
-        return {
-            "accuracy_by_dose.png": accuracy_by_dose(
-                calibration["rows"], validation["rows"], source=source, target=target
-            )
+        dev = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["rows"]
+        test = json.loads(context.read("validate", "validation.json")["validation.json"])["rows"]
+        v = context.spec.validate_
+        drawn = {
+            "accuracy_by_dose.png": accuracy_by_dose(dev, test, source=source, target=target)
+            if v.protocol == "emotion"
+            else effect_by_arm(test, source=source, target=target)
         }
+        if v.select == "kl" or v.curve_kl:
+            budget = v.kl_budget if v.select == "kl" else None
+            drawn["effect_by_kl.png"] = effect_by_kl([*dev, *test], source=source, target=target, budget=budget)
+        return drawn
 
     return run
 

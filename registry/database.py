@@ -67,7 +67,10 @@ class Database:
         except FileNotFoundError:
             return True
         except OSError as error:
-            raise RegistryError(f"The registry {self.shown} cannot be read ({error.strerror}).") from error
+            raise RegistryError(
+                f"The registry {self.shown} cannot be read ({error.strerror}); check your rights on it, or name "
+                "another file."
+            ) from error
         if start not in (_MAGIC, b""):
             raise RegistryError(f"{self.shown} is not a database; name another file for the registry.")
         return not start

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -34,6 +35,7 @@ def fit_map(
     tokens: str = "last",
     center: str = "kind",
     share: Mapping[str, float] = {},
+    per_document: int | None = None,
     lambda_select: str = "r2",
     judged_by: Iterable[ContrastSet] = (),
     held_out: float = 0.2,
@@ -58,6 +60,7 @@ def fit_map(
         center: "kind" centres the rows of each kind of text (each template) on a mean of their own, so that the map
             explains what the texts say and not which template they stand in; "all" centres all rows together.
         share: share of the fit's weight that a kind of text gets; the others divide the rest by their rows.
+        per_document: with tokens="all", most pairs of one document; every pair if None.
         lambda_select: "r2" or "direction", see `contrans.maps.estimators.ridge`.
         judged_by: contrast sets that the maps will be judged by; their texts must not be in the corpus.
         held_out: share of the documents that λ is chosen on.
@@ -72,6 +75,7 @@ def fit_map(
     Raises:
         CircularityError: a contrast text stands in the corpus.
         FitError: unknown estimator, too few texts.
+        ModelError: with tokens="all", tokenizers that differ and know no character offsets.
         BlockError, TextError, StateError: as `capture` raises them.
     """
     for contrast in judged_by:
@@ -80,10 +84,10 @@ def fit_map(
     target_blocks = [block_at(TARGET_DEPTH, target.n_blocks)] if target_blocks is None else target_blocks
     facts = {"corpus": texts.name, "texts": texts.hash, "precision": precision, "tokens": tokens}
     if tokens == "all":
-        if estimator not in MOMENT_ESTIMATORS or share or lambda_select != "r2":
+        if estimator not in MOMENT_ESTIMATORS or lambda_select != "r2":
             raise FitError(
-                f"All tokens are mapped from their moments alone, which serve {', '.join(MOMENT_ESTIMATORS)} without "
-                f"`share` and with lambda_select='r2'; use tokens='last' for anything else."
+                f"All tokens are mapped from their moments alone, which serve {', '.join(MOMENT_ESTIMATORS)} with "
+                f"lambda_select='r2'; use tokens='last' for anything else."
             )
         streamed = stream_moments(
             source,
@@ -91,17 +95,23 @@ def fit_map(
             texts,
             source_blocks=source_blocks,
             target_blocks=target_blocks,
+            center=center,
+            share=share,
+            per_document=per_document,
             held_out=held_out,
             seed=seed,
             precision=precision,
             batch_tokens=batch_tokens,
             progress=progress,
         )
-        facts |= {"held_out": held_out, "seed": seed}
-        maps = {
-            pair: _map(pair, MOMENT_ESTIMATORS[estimator](m), m.whole, m.target_norm, estimator, facts)
-            for pair, m in streamed.items()
-        }
+        facts |= {"held_out": held_out, "seed": seed, "center": center, "share": dict(share)}
+        maps = {}
+        for pair, m in streamed.items():
+            fit = MOMENT_ESTIMATORS[estimator](m)
+            made = _map(pair, fit, m.whole, m.target_norm, estimator, {**facts, **m.info})
+            # the spread of a residual stream has the kinds' own differences, which fixed effects leave out of `whole`
+            source_spread, target_spread = m.spreads
+            maps[pair] = replace(made, source_spread=source_spread, target_spread=target_spread)
         _warn_of_few(source.record, target.record, min(m.train.n + m.held.n for m in streamed.values()))
         return MapSet(source.record, target.record, maps)
     if tokens != "last":

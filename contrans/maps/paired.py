@@ -8,7 +8,7 @@ import torch
 
 from contrans.errors import FitError, StateError
 from contrans.hashing import digest
-from contrans.states.moments import Moments
+from contrans.states.moments import Moments, check_share, kind_weights
 
 CENTRES = ("all", "kind")
 
@@ -50,26 +50,7 @@ class PairedStates:
             raise StateError(f"{len(self.kinds)} kinds were given for {len(self.x)} rows; give one a row, or none.")
         if self.center not in CENTRES:
             raise FitError(f"center must be one of {', '.join(CENTRES)}, not {self.center!r}.")
-        self._check_share()
-
-    def _check_share(self) -> None:
-        unknown = set(self.share) - set(self.kinds)
-        if unknown:
-            raise FitError(
-                f"There are no rows of kind {min(unknown)!r} to weigh; there are {', '.join(sorted(set(self.kinds)))}."
-            )
-        total = sum(self.share.values())
-        rest = set(self.kinds) - set(self.share)
-        if (
-            any(v <= 0 for v in self.share.values())
-            or total > 1 + 1e-9
-            or (self.share and not rest and total < 1 - 1e-9)
-        ):
-            raise FitError(
-                "The shares of kinds must be above 0 and sum to at most 1, to exactly 1 if every kind has one."
-            )
-        if self.share and rest and total > 1 - 1e-9:
-            raise FitError(f"The shares leave nothing for the kind {min(rest)!r}; lower them or drop its rows.")
+        check_share(self.kinds, self.share)
 
     @cached_property
     def is_held_out(self) -> torch.Tensor:
@@ -142,15 +123,11 @@ class PairedStates:
         if not self.share:
             return None
         groups = self._by_kind(keep)
-        n = int(keep.sum())
-        rest = sum(len(rows) for kind, rows in groups.items() if kind not in self.share)
-        left = 1 - sum(self.share.get(kind, 0.0) for kind in groups)
+        weight_of = kind_weights({kind: len(rows) for kind, rows in groups.items()}, self.share)
         weights = torch.zeros(len(self.x), dtype=torch.float64)
         for kind, rows in groups.items():
-            share = self.share.get(kind, left * len(rows) / rest if rest else 0.0)
-            weights[rows] = share * n / len(rows)
-        weights = weights[keep]
-        return weights * (n / weights.sum())
+            weights[rows] = weight_of[kind]
+        return weights[keep]
 
     def _moments(self, keep: torch.Tensor) -> Moments:
         weights = self._weights(keep)

@@ -1,22 +1,34 @@
 """Moments of all tokens that two models share, text by text, in memory that does not grow with the corpus."""
 
-from collections.abc import Sequence
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
-from contrans.errors import FitError
+from contrans.errors import FitError, StateError
 from contrans.maps.corpora import Corpus
-from contrans.maps.paired import held_out_documents, spectrum
+from contrans.maps.paired import CENTRES, held_out_documents, spectrum
 from contrans.models import Model
 from contrans.states.capturing import Progress, iter_states
-from contrans.states.moments import Moments
-from contrans.states.pairing import pair_by_offset
+from contrans.states.moments import Moments, MomentsByKind, check_share
+from contrans.states.pairing import (
+    PairedPositions,
+    Pairing,
+    match_rate_note,
+    not_sinks,
+    pair_positions,
+    pick_evenly,
+    same_vocabulary,
+    start_of,
+)
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 128
 """Texts whose states are held at once."""
-_SINK = 10.0
-"""A token whose state is this many medians long is an attention sink, not text."""
 
 
 @dataclass
@@ -24,31 +36,86 @@ class TokenMoments:
     """What is kept of the paired tokens of one block pair.
 
     Attributes:
-        train: moments of the documents that a map is fitted on.
-        held: moments of the documents that λ is chosen on.
+        fitted_on: moments of the documents that a map is fitted on, by kind of text.
+        held_out: moments of the documents that λ is chosen on, by kind of text.
+        center: "all" or "kind", as in `contrans.maps.paired.PairedStates`.
+        info: how the tokens were paired, as JSON: `pairing`, `match_rate`, `per_document`.
         norms: median norms of the target's states, one per chunk of texts.
+        spectra: eigendecompositions of the source side.
     """
 
-    train: Moments
-    held: Moments
+    fitted_on: MomentsByKind
+    held_out: MomentsByKind
+    center: str
+    info: Mapping[str, str | float | None]
     norms: list[float] = field(default_factory=list)
     spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
 
+    def update(self, kinds: Sequence[str], is_held_out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Adds paired tokens that are no sink in either model.
+
+        Args:
+            kinds: of each token's text [n].
+            is_held_out: bool [n], whether its document is.
+            x: source states [n, ds].
+            y: target states [n, dt].
+        """
+        norms = y.norm(dim=1)
+        keep = not_sinks(x.norm(dim=1)) & not_sinks(norms)
+        if bool(keep.any()):
+            self.norms.append(float(norms[keep].median()))
+        for part, rows in ((self.fitted_on, keep & ~is_held_out), (self.held_out, keep & is_held_out)):
+            at: list[int] = rows.nonzero()[:, 0].tolist()
+            part.update([kinds[i] for i in at], x[at], y[at])
+
+    @property
+    def train(self) -> Moments:
+        """Moments of the documents that a map is fitted on."""
+        return self._train
+
+    @property
+    def held(self) -> Moments:
+        """Moments of the held-out documents, each kind moved as its training tokens are when they are centred."""
+        return self._held
+
     @property
     def whole(self) -> Moments:
-        """Moments of all documents."""
-        return self.train.merge(self.held)
+        """Moments of all documents, which the final map is fitted on."""
+        return self._whole
+
+    @cached_property
+    def _train(self) -> Moments:
+        return self.fitted_on.together(between=self.center == "all")
+
+    @cached_property
+    def _held(self) -> Moments:
+        held = self.held_out if self.center == "all" else self.held_out.moved(self.fitted_on, self.train)
+        return held.together()
+
+    @property
+    def _both(self) -> MomentsByKind:
+        return self.fitted_on.merge(self.held_out)
+
+    @cached_property
+    def _whole(self) -> Moments:
+        return self._both.together(between=self.center == "all")
+
+    @property
+    def spreads(self) -> tuple[float, float]:
+        """√tr Cov of the source's and of the target's states, every token counted once and the kinds' own means in."""
+        plain = self._both.together(weighed=False)
+        return float((plain.sxx.trace() / plain.n).sqrt()), (plain.syy / plain.n) ** 0.5
+
+    @property
+    def target_norm(self) -> float:
+        """Median over chunks of the median norm of the target's states."""
+        return float(torch.tensor(self.norms).median())
 
     def spectrum(self, of: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues and eigenvectors of the source covariance of "train" or "whole"; computed once."""
         if of not in self.spectra:
             self.spectra[of] = spectrum(self.train if of == "train" else self.whole)
         return self.spectra[of]
-
-    @property
-    def target_norm(self) -> float:
-        """Median over chunks of the median norm of the target's states."""
-        return float(torch.tensor(self.norms).median())
 
 
 def stream_moments(
@@ -58,15 +125,19 @@ def stream_moments(
     *,
     source_blocks: Sequence[int],
     target_blocks: Sequence[int],
+    center: str = "all",
+    share: Mapping[str, float] = {},
+    per_document: int | None = None,
     held_out: float = 0.2,
     seed: int = 0,
     precision: str = "float32",
     batch_tokens: int = 2048,
     progress: Progress | None = None,
 ) -> dict[tuple[int, int], TokenMoments]:
-    """Moments of every block pair over all tokens that end at the same character in both models.
+    """Moments of every block pair over all tokens that stand at the same place in both models.
 
-    Position 0, special tokens and sinks (states longer than 10 medians in either model) are left out.
+    Tokens pair as `contrans.states.pairing.pair_positions` says; sinks (states longer than 10 medians in either model)
+    are left out. The tokenizers alone read all texts first, to count the pairs and to warn where they are few.
 
     Args:
         source: the model that concepts come from.
@@ -74,56 +145,58 @@ def stream_moments(
         texts: what both read.
         source_blocks: blocks of the source.
         target_blocks: blocks of the target.
+        center: "all" centres all tokens together, "kind" those of each kind of text on a mean of their own.
+        share: share of the fit's weight that the tokens of a kind get; the others divide the rest by their tokens.
+        per_document: most pairs of one document, in equal steps through its texts; every pair if None.
         held_out: share of the documents that λ is chosen on.
-        seed: of that choice.
+        seed: of that choice, and of where in the first step to begin.
         precision: "float32" or "bfloat16" products.
         batch_tokens: most tokens in one batch.
         progress: called with the number of tokens after every batch.
 
     Raises:
-        FitError: fewer than five documents, or no token ends where another does.
+        FitError: fewer than five documents, no token ends where another does, or an unknown centring or share.
+        ModelError: the tokenizers differ, and one of them knows no character offsets.
         BlockError, TextError, StateError: as `capture` raises them.
     """
+    if center not in CENTRES:
+        raise FitError(f"center must be one of {', '.join(CENTRES)}, not {center!r}.")
+    if per_document is not None and per_document < 1:
+        raise FitError(f"per_document must be at least 1, not {per_document}; leave it out to take every pair.")
+    check_share(texts.kinds, share)
     aside = held_out_documents(texts.documents, held_out, seed)
+    shared = _SharedTokens(source, target, texts, per_document, seed)
+    note = match_rate_note(shared.match_rate)
+    if note is not None:
+        log.warning("%s → %s: %s", source.name, target.name, note)
+    info = {"pairing": shared.way, "match_rate": shared.match_rate, "per_document": per_document}
     shape = (source.hidden_size, target.hidden_size)
     found = {
-        (ls, lt): TokenMoments(Moments.empty(*shape), Moments.empty(*shape))
+        (ls, lt): TokenMoments(MomentsByKind(*shape, share), MomentsByKind(*shape, share), center, info)
         for ls in source_blocks
         for lt in target_blocks
     }
 
-    def read(model: Model, lines: Sequence[str], blocks: Sequence[int]) -> tuple[list[dict[int, torch.Tensor]], list]:
-        states: list[dict[int, torch.Tensor]] = [{} for _ in lines]
-        ends: list[list[int]] = [[] for _ in lines]
-        batches = iter_states(
+    def read(model: Model, at: Mapping[int, list[int]], blocks: Sequence[int]) -> dict[int, torch.Tensor]:
+        numbers = list(at)
+        states: list[dict[int, torch.Tensor]] = [{} for _ in numbers]
+        lines = [texts.texts[i] for i in numbers]
+        for batch in iter_states(
             model, lines, blocks=blocks, precision=precision, batch_tokens=batch_tokens, progress=progress
-        )
-        for batch in batches:
+        ):
             for row, i in enumerate(batch.indices):
-                n = int(batch.lengths[row])
-                states[i] = {b: h[row, :n].cpu() for b, h in batch.hidden.items()}
-                ends[i] = batch.ends[row]
-        return states, ends
+                states[i] = {b: h[row, at[numbers[i]]].cpu() for b, h in batch.hidden.items()}
+        return {b: _finite(model, b, torch.cat([state[b] for state in states])) for b in blocks}
 
-    for start in range(0, len(texts), _CHUNK):
-        lines = texts.texts[start : start + _CHUNK]
-        xs, x_ends = read(source, lines, source_blocks)
-        ys, y_ends = read(target, lines, target_blocks)
-        pairs = [pair_by_offset(a, b) for a, b in zip(x_ends, y_ends, strict=True)]
-        documents = texts.documents[start : start + _CHUNK]
-        is_held = torch.tensor([d in aside for d, p in zip(documents, pairs, strict=True) for _ in p.source]).bool()
-        if not len(is_held):
-            continue
-        x_of = {b: torch.cat([x[b][p.source] for x, p in zip(xs, pairs, strict=True)]) for b in source_blocks}
-        y_of = {b: torch.cat([y[b][p.target] for y, p in zip(ys, pairs, strict=True)]) for b in target_blocks}
+    for pairs in shared:
+        x_of = read(source, {i: p.source for i, p in pairs.items()}, source_blocks)
+        y_of = read(target, {i: p.target for i, p in pairs.items()}, target_blocks)
+        kinds = [texts.kinds[i] for i, p in pairs.items() for _ in p.source]
+        is_held_out = torch.tensor([texts.documents[i] in aside for i, p in pairs.items() for _ in p.source])
         for (ls, lt), kept in found.items():
-            x, y = x_of[ls], y_of[lt]
-            keep = _no_sink(x) & _no_sink(y)
-            kept.norms.append(float(y[keep].norm(dim=1).median()))
-            kept.train = kept.train.update(x[keep & ~is_held], y[keep & ~is_held])
-            kept.held = kept.held.update(x[keep & is_held], y[keep & is_held])
+            kept.update(kinds, is_held_out, x_of[ls], y_of[lt])
     for kept in found.values():
-        if kept.train.n == 0 or kept.held.n == 0:
+        if kept.fitted_on.n == 0 or kept.held_out.n == 0:
             raise FitError(
                 f"No tokens of {source.name} and {target.name} end at the same characters of these texts; use "
                 f"tokens='last', or give more texts."
@@ -131,6 +204,52 @@ def stream_moments(
     return found
 
 
-def _no_sink(states: torch.Tensor) -> torch.Tensor:
-    norms = states.norm(dim=1)
-    return norms <= _SINK * norms.median()
+class _SharedTokens:
+    """The pairs of a corpus, chunk by chunk; what is held of a text are the numbers of its pairs."""
+
+    def __init__(self, source: Model, target: Model, texts: Corpus, per_document: int | None, seed: int) -> None:
+        self._models, self._texts = (source, target), texts
+        self._per_document, self._seed = per_document, seed
+        self._alike = same_vocabulary(source, target)
+        self._counts: list[int] = []
+        n_source, ways = 0, set()
+        for start in range(0, len(texts), _CHUNK):
+            made = self._pairing(range(start, min(start + _CHUNK, len(texts))))
+            self._counts += map(len, made.texts)
+            n_source += made.n_source
+            ways.add(made.way)
+        self.match_rate = sum(self._counts) / n_source if n_source else 0.0
+        self.way = "offset" if "offset" in ways else "position"
+        # of each text, where its pairs begin among those of its document
+        self._of_document: Counter[str] = Counter()
+        self._begin: list[int] = []
+        for document, count in zip(texts.documents, self._counts, strict=True):
+            self._begin.append(self._of_document[document])
+            self._of_document[document] += count
+
+    def __iter__(self) -> Iterator[dict[int, PairedPositions]]:
+        """Per chunk the pairs to take, by the number of their text; texts without any are left out."""
+        taken = [i for i in range(len(self._texts)) if self._picks(i)]
+        for start in range(0, len(taken), _CHUNK):
+            chunk = taken[start : start + _CHUNK]
+            yield {i: p.only(self._picks(i)) for i, p in zip(chunk, self._pairing(chunk).texts, strict=True)}
+
+    def _pairing(self, numbers: Sequence[int]) -> Pairing:
+        return pair_positions(*self._models, [self._texts.texts[i] for i in numbers], alike=self._alike)
+
+    def _picks(self, i: int) -> Sequence[int]:
+        """Which of a text's pairs are taken."""
+        if self._per_document is None:
+            return range(self._counts[i])
+        document, begin = self._texts.documents[i], self._begin[i]
+        places = pick_evenly(self._of_document[document], self._per_document, start_of(document, self._seed))
+        return [place - begin for place in places if begin <= place < begin + self._counts[i]]
+
+
+def _finite(model: Model, block: int, states: torch.Tensor) -> torch.Tensor:
+    if not bool(torch.isfinite(states).all()):
+        raise StateError(
+            f"{model.name} gives states that are not finite at block {block}; float16 overflows in some models: load "
+            f"it in bfloat16 or float32."
+        )
+    return states

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from contrans.report.grids import grids_of, markdown_text
+from contrans.report.grids import grids_of
 from contrans.validation.finding import Finding
+from contrans.validation.grids import markdown_text
 from contrans.validation.row_table import RowTable
 from contrans.validation.wording import spoken
 

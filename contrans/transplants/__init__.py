@@ -1,7 +1,19 @@
-"""How is it put in? Adding a direction to the residual stream while a model runs."""
+"""How is it put in? Changing the residual stream along a direction while a model runs."""
 
 from contrans.transplants.apply import Transplant, transplant
+from contrans.transplants.compose import COMBINATIONS, combine, cosine_matrix, gram_schmidt, loewdin, solve_readout
 from contrans.transplants.operations import OPERATIONS
 from contrans.transplants.scope import SCOPES
 
-__all__ = ["OPERATIONS", "SCOPES", "Transplant", "transplant"]
+__all__ = [
+    "COMBINATIONS",
+    "OPERATIONS",
+    "SCOPES",
+    "Transplant",
+    "combine",
+    "cosine_matrix",
+    "gram_schmidt",
+    "loewdin",
+    "solve_readout",
+    "transplant",
+]

@@ -1,8 +1,11 @@
 """At which positions a transplant acts, from token ids and masks alone."""
 
 from dataclasses import dataclass
+from typing import Any
+from weakref import ref
 
 import torch
+from transformers import Cache
 
 SCOPES = ("all", "prompt", "generated", "last")
 
@@ -15,13 +18,15 @@ class Generation:
         prompt_length: columns of the prompt, padding included; 0 before the first pass.
         seen: columns that went through the model, from the cache or without one.
         prompt: the prompt's token ids [batch, prompt_length], where they are known.
+        cache: refers to the KV cache of the last pass, where there was one.
     """
 
     prompt_length: int = 0
     seen: int = 0
     prompt: torch.Tensor | None = None
+    cache: ref[Cache] | None = None
 
-    def advance(self, *, past: int, width: int, ids: torch.Tensor | None) -> int:
+    def advance(self, *, past: int, width: int, ids: torch.Tensor | None, cache: Any = None) -> int:
         """Notes a forward pass of `width` new columns after `past` cached ones; returns the first one's column.
 
         A pass without cache whose text is the same prompt and one token longer than the last one continues the
@@ -34,7 +39,13 @@ class Generation:
         if not continues:
             self.prompt_length, self.prompt = total, ids
         self.seen = total
+        self.cache = ref(cache) if isinstance(cache, Cache) else None
         return past
+
+    def is_cut(self, past: int, cache: Any) -> bool:
+        """Whether generated columns were taken out of the very cache that this generation goes by."""
+        same = self.cache is not None and self.cache() is cache
+        return same and self.prompt_length < past < self.seen
 
     def _same_prompt(self, ids: torch.Tensor | None) -> bool:
         if ids is None or self.prompt is None:

@@ -127,6 +127,31 @@ def calibrate(
     return Calibration(chosen, rows)
 
 
+def effect_at_kl(
+    protocol: ItemProtocol,
+    directions: Directions,
+    meter: FluencyMeter,
+    *,
+    arm: str = "transplanted",
+    kl_budget: float = 0.1,
+    tick: Tick = lambda _: None,
+) -> tuple[float, float]:
+    """An arm's mean effect around the dose that meets a KL budget, and that dose: what choices between maps fall by.
+
+    The mean over three doses, at about half, once and twice the budget, is steadier than the effect at one.
+
+    Raises:
+        FitError: no dose meets the budget.
+    """
+    dose = dose_at_kl(lambda d: mean_kl(meter, directions, arm, d, tick), kl_budget)
+    score = Scorer(protocol, directions, tick)
+    effects = []
+    for factor in (0.7, 1.0, 1.4):
+        hits = merged([score.hits(arm, factor * dose)])
+        effects.append(mean_share(hits[protocol.effect].values(), once(protocol.n_items)).item())
+    return float(np.mean(effects)), dose
+
+
 def mean_kl(meter: FluencyMeter, directions: Directions, arm: str, dose: float, tick: Tick = lambda _: None) -> float:
     """Mean KL to the unsteered model over concepts (over draws, for random), nats per token."""
     shifts = (

@@ -1,5 +1,6 @@
 """The command line: stdout is data, stderr is talk, and every mistake is one sentence and exit code 2."""
 
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from flows.cli.talk import complain
 
         complain(str(error))
+        sys.exit(MISTAKE)
+    except OSError as error:
+        # Where it is met while a model, a step or the registry is written, they say so themselves.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        from flows.cli.talk import complain
+
+        place = f" of {error.filename}" if error.filename else ""
+        complain(f"The disk{place} is full; free space and type it again, what is done is not done again.")
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 _LOGGERS = ("contrans", "registry", "flows")
@@ -45,6 +45,7 @@ class Talk:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._progress: Progress | None = None
         self._current: Task | None = None
+        self._waiting: TaskID | None = None
         self._began = 0.0
         self._tokens = 0
         self._found_done = 0
@@ -76,14 +77,18 @@ class Talk:
             try:
                 yield self
             finally:
-                self._progress = None
+                self._progress = self._current = self._waiting = None
 
     def say(self, text: str) -> None:
-        """Prints a remark."""
+        """Prints a remark; between steps a bar without an end runs until the next thing is told."""
         self.console.print(f"  [dim]{text}[/dim]")
+        self._wait_no_more()
+        if self._progress is not None and self._current is None:
+            self._waiting = self._progress.add_task(text, total=None)
 
     def begin(self, step: str, tokens: int) -> None:
         """Shows a bar for a step."""
+        self._wait_no_more()
         self._began, self._tokens = time.monotonic(), 0
         if self._progress is not None:
             identity = self._progress.add_task(step, total=tokens or None)
@@ -97,6 +102,7 @@ class Talk:
 
     def end(self, step: str, seconds: float, *, computed: bool) -> None:
         """Takes the bar away and leaves a line; steps that were done before are counted."""
+        self._wait_no_more()
         if self._progress is not None and self._current is not None:
             self._progress.remove_task(self._current.id)
             self._current = None
@@ -106,6 +112,11 @@ class Talk:
         took = time.monotonic() - self._began
         rate = f"  {self._tokens / took:,.0f} tokens/s" if self._tokens and took > 0 else ""
         self.console.print(f"  [green]✓[/green] {step}  [dim]{seconds:.1f} s{rate}[/dim]")
+
+    def _wait_no_more(self) -> None:
+        if self._progress is not None and self._waiting is not None:
+            self._progress.remove_task(self._waiting)
+            self._waiting = None
 
     def cached(self) -> None:
         """Says how many steps had been done before."""

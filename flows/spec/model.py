@@ -13,9 +13,11 @@ from pydantic import (
     model_validator,
 )
 
+from contrans.errors import ContransError
 from contrans.hashing import digest
 
-Arm = Literal["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "paper"]
+Arm = Literal["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite", "paper"]
+Kind = Literal["wrapped", "spread", "truncated", "plain"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
@@ -45,7 +47,27 @@ def _possible_dose(value: float) -> float:
     return value
 
 
-Depth = Annotated[int | float, BeforeValidator(_depth_or_block)]
+def _one_or_many(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("is an empty list; name blocks or depths, or auto")
+        return [_depth_or_block(v) for v in value]
+    return _depth_or_block(value)
+
+
+def _position(value: str) -> str:
+    from contrans.concepts.positions import TokenPosition
+
+    try:
+        TokenPosition.parse(value)
+    except ContransError as error:
+        raise ValueError(f"is not understood: {error}") from error
+    return value
+
+
+Depth = Annotated[Any, BeforeValidator(_one_or_many)]
 Dose = Annotated[float, AfterValidator(_possible_dose)]
 Doses = Annotated[list[Dose], Field(min_length=1), AfterValidator(_distinct)]
 Arms = Annotated[list[Arm], Field(min_length=1), AfterValidator(_distinct)]
@@ -63,13 +85,20 @@ class _Part(BaseModel):
 class Blocks(_Part):
     """Where the concept is read and where it is put.
 
+    A number from 0 is a block, a number with a point a relative depth (0.9 of the blocks). A list, or "auto" for depths
+    from the middle on, leaves the choice to the effect on dev.
+
     Attributes:
-        source: block of the source, as a number from 0 or as a relative depth (0.9 of the blocks).
+        source: block of the source.
         target: block of the target.
+        tries: pairs of blocks whose effect is tried, those that held-out states speak for the most.
+        tolerance: how far the two relative depths of a pair may lie apart; pairs named one by one are not judged by it.
     """
 
-    source: Depth = 0.9
-    target: Depth = 0.78
+    source: Depth = "auto"
+    target: Depth = "auto"
+    tries: Positive = 6
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.15
 
 
 class Refine(_Part):
@@ -77,9 +106,11 @@ class Refine(_Part):
 
     Attributes:
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
+        position: the token that states are read at: "last", "last:K", "answer" or "span:TEXT".
     """
 
-    estimator: Literal["mean_difference"] = "mean_difference"
+    estimator: Literal["mean_difference", "pca", "lda", "logistic"] = "mean_difference"
+    position: Annotated[str, AfterValidator(_position)] = "last"
 
 
 class CorpusRows(_Part):
@@ -88,20 +119,39 @@ class CorpusRows(_Part):
     Attributes:
         name: "passages", or the path of a .txt or .jsonl file.
         wrapped: rows in the concepts' prompt templates.
-        truncated: rows without their last words, which the paper's map is fitted on; no other arm uses them.
+        spread: rows spread over many templates that have nothing to do with the concepts.
+        truncated: rows without their last words, which the paper's map is fitted on.
         plain: rows as they are.
+        leave_out: groups of the many templates to leave out, see `contrans.corpus_templates`.
+        mixes: kinds of rows that one map is fitted on together; of several mixes dev chooses. All but truncated if
+            empty.
     """
 
     name: Text = "passages"
     wrapped: Count = 1300
+    spread: Count = 0
     truncated: Count = 1300
     plain: Count = 0
+    leave_out: Annotated[list[Text], AfterValidator(_distinct)] = []
+    mixes: Annotated[list[Annotated[list[Kind], Field(min_length=1), AfterValidator(_distinct)]], Field()] = []
 
     @model_validator(mode="after")
     def _some_rows(self) -> Self:
-        if not self.wrapped + self.truncated + self.plain:
-            raise ValueError("has no rows; set wrapped, truncated or plain above 0")
+        if not self.wrapped + self.spread + self.truncated + self.plain:
+            raise ValueError("has no rows; set wrapped, spread, truncated or plain above 0")
+        for mix in self.mixes:
+            empty = next((kind for kind in mix if not getattr(self, kind)), None)
+            if empty:
+                raise ValueError(f"mixes {empty} rows, but there are none; set {empty} above 0")
         return self
+
+    @property
+    def candidates(self) -> list[list[str]]:
+        """The mixes to choose from, at least one."""
+        if self.mixes:
+            return [list(mix) for mix in self.mixes]
+        every = [kind for kind in ("wrapped", "spread", "plain") if getattr(self, kind)]
+        return [every or ["truncated"]]
 
 
 class MapSettings(_Part):
@@ -109,27 +159,49 @@ class MapSettings(_Part):
 
     Attributes:
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
+        lambda_select: what λ is chosen by: "r2", "direction", or "auto" for what dev says; see
+            `contrans.maps.estimators.ridge`.
+        center: "kind" or "all", see `contrans.fit_map`.
+        rescale: length of a mapped vector, see `contrans.AffineMap.map_direction`.
         held_out: share of the documents that λ and R² are judged on.
     """
 
-    estimator: Literal["ridge", "paper", "shuffled", "identity"] = "ridge"
+    estimator: Literal["ridge", "paper", "lstsq", "pcr", "procrustes", "reduced_rank", "shuffled", "identity"] = "ridge"
+    lambda_select: Literal["r2", "direction", "auto"] = "r2"
+    center: Literal["kind", "all"] = "kind"
+    rescale: Literal["source-relative", "unit", "none"] = "source-relative"
     held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+
+    @model_validator(mode="after")
+    def _lambda_is_ridges(self) -> Self:
+        if self.lambda_select != "r2" and self.estimator != "ridge":
+            raise ValueError("has a lambda_select, which only the ridge estimator knows; leave it out")
+        return self
 
 
 class Validate(_Part):
     """What the transplant is compared with, and on how many items.
 
     Attributes:
-        protocol: "emotion".
+        protocol: "emotion" (which of a family's labels does the model name?), "truthfulqa" or "toxicity".
+        data: the protocol's data set: TruthfulQA's CSV, Toxigen's folder or CSV.
+        prompt: of TruthfulQA: "qa_primer" or "paper".
+        classifier: of toxicity: a folder or Hub id of a text-classification model.
         arms: directions that are compared; "unsteered" and "transplanted" always are.
-        doses: candidate shifts, in median residual norms; dev chooses.
-        random_draws: random directions of the arm "random".
-        dev_per_label: scenarios of each label on dev; null for all.
-        test_per_label: scenarios of each label on test; null for all.
+        select: how doses are chosen: "effect" on dev, or "kl": the same price for every arm.
+        kl_budget: that price, in nats per token on generic text.
+        doses: candidate shifts of "effect", in median residual norms.
+        curve_kl: whether KL is measured along the curves of "effect" too.
+        random_draws: random directions of the arm "random"; 99 or more give a p-value.
+        dev_per_label: items of each label (or group) on dev; null for all.
+        test_per_label: items of each label (or group) on test; null for all.
         generic_texts: texts that KL and perplexity are measured on.
     """
 
-    protocol: Literal["emotion"] = "emotion"
+    protocol: Literal["emotion", "truthfulqa", "toxicity"] = "emotion"
+    data: Text | None = None
+    prompt: Literal["qa_primer", "paper"] = "qa_primer"
+    classifier: Text | None = None
     arms: Arms = [
         "unsteered",
         "transplanted",
@@ -139,7 +211,10 @@ class Validate(_Part):
         "wrong_concept",
         "paper",
     ]
+    select: Literal["effect", "kl"] = "effect"
+    kl_budget: Dose = 0.1
     doses: Doses = [0.1, 0.15, 0.2, 0.3]
+    curve_kl: bool = False
     random_draws: Positive = 20
     dev_per_label: Positive | None = 8
     test_per_label: Positive | None = 25
@@ -152,6 +227,14 @@ class Validate(_Part):
         if missing:
             raise ValueError(f"must contain {missing[0]}: without it there is nothing to compare")
         return arms
+
+    @model_validator(mode="after")
+    def _what_the_protocol_needs(self) -> Self:
+        if self.protocol != "emotion" and self.data is None:
+            raise ValueError(f"needs the data of {self.protocol}; set data to its file or folder")
+        if self.protocol == "toxicity" and self.classifier is None:
+            raise ValueError("needs a classifier for toxicity; name a text-classification model")
+        return self
 
 
 class Compute(_Part):
@@ -173,6 +256,7 @@ class PipelineSpec(_Part):
 
     Attributes:
         name: of the pipeline; letters, digits, ".", "_" and "-".
+        preset: which settings stand where the spec has none of its own, see `flows.spec.presets`.
         source: the aligned model that holds the concepts, any reference of `contrans.models.resolve`.
         target: the model that they are put into.
         concepts: names of contrast sets, "family/*", or paths of YAML files.
@@ -186,6 +270,7 @@ class PipelineSpec(_Part):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = "pipeline"
+    preset: Literal["paper", "default", "strict"] = "default"
     source: Text
     target: Text
     concepts: Annotated[list[Text], Field(min_length=1), AfterValidator(_distinct)] = ["emotion/*"]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from contrans.errors import SpecError
 from flows.spec.model import PipelineSpec
+from flows.spec.presets import with_preset
 from flows.spec.sentences import Place, sentence
 
 _SUFFIXES = (".yaml", ".yml")
@@ -65,7 +66,7 @@ def load_spec(spec: str | Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     for override in overrides:
         _override(values, places, override)
     try:
-        return PipelineSpec.model_validate(values)
+        return PipelineSpec.model_validate(with_preset(values))
     except ValidationError as error:
         raise SpecError(sentence(error, places, Place(str(path)))) from error
 
@@ -118,8 +119,10 @@ def _anchor(values: dict[str, Any], folder: Path) -> None:
             values[key] = anchored(values[key])
     if isinstance(values.get("concepts"), list):
         values["concepts"] = [anchored(value) for value in values["concepts"]]
-    if isinstance(values.get("corpus"), dict) and "name" in values["corpus"]:
-        values["corpus"] = {**values["corpus"], "name": anchored(values["corpus"]["name"])}
+    for part, keys in (("corpus", ("name",)), ("validate", ("data", "classifier"))):
+        inner = values.get(part)
+        if isinstance(inner, dict):
+            values[part] = inner | {key: anchored(inner[key]) for key in keys if key in inner}
 
 
 def _override(values: dict[str, Any], places: dict[tuple[str, ...], Place], override: str) -> None:

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from contrans.errors import ArtifactError
 from contrans.report.evidence import Evidence, evidence_of
-from contrans.report.grids import arms_grid, concepts_grid, curve_summary, markdown_text
+from contrans.report.grids import arms_grid, concepts_grid, curve_summary
 from contrans.validation.findings import Finding
+from contrans.validation.grids import markdown_text
 from contrans.validation.row_table import RowTable
 from contrans.validation.rows import Row
 from contrans.validation.statistics import area_under_curve

@@ -1,19 +1,23 @@
 """A transplant shifts exactly one block's output, at the right positions, on every architecture."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 
 from contrans.concepts import ConceptVector
-from contrans.errors import ArtifactError, BlockError, SpecError, StateError
-from contrans.transplants import Transplant, transplant
+from contrans.errors import ArtifactError, BlockError, FitError, SpecError, StateError
+from contrans.transplants import COMBINATIONS, Transplant, combine, transplant
+from contrans.transplants.apply import shift_of
+from contrans.transplants.compose import parts
 from tests.tiny import ARCHITECTURES, tiny
 
 TEXTS = ["the cat sat there", "one", "they think the weather"]
 BLOCK = 2
 
 
-def vector_for(model, **changes) -> ConceptVector:
-    direction = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(3))
+def vector_for(model, seed: int = 3, **changes) -> ConceptVector:
+    direction = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(seed))
     facts = {
         "concept": "test",
         "model": model.record,
@@ -136,6 +140,71 @@ def test_negative_dose_undoes_the_positive_one():
         torch.testing.assert_close(model.module(input_ids=ids, attention_mask=mask).logits, clean, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", COMBINATIONS)
+def test_several_vectors_at_one_block(method):
+    model = tiny("llama")
+    vectors, doses = [vector_for(model, seed=s, residual_norm={BLOCK: 4.0 + s}) for s in (1, 2, 3)], [0.3, -0.2, 0.5]
+    ids, mask = padded(model, TEXTS, "right")
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    directions = torch.stack([v.directions[BLOCK] for v in vectors])
+    shift = combine(directions, doses, method, [5.0, 6.0, 7.0])
+    with Transplant(model, {BLOCK: shift}):
+        expected = model.module(**inputs).logits
+    with transplant(model, vectors, dose=doses, combine=method):
+        torch.testing.assert_close(model.module(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
+    if method == "sum":
+        with ExitStack() as stack:
+            for vector, dose in zip(vectors, doses, strict=True):
+                stack.enter_context(transplant(model, vector, dose=dose))
+            torch.testing.assert_close(model.module(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vectors_at_blocks_of_their_own_and_one_vector_at_several():
+    model = tiny("llama")
+    first, second = vector_for(model, seed=1), vector_for(model, seed=2)
+    elsewhere = vector_for(model, directions={1: second.directions[BLOCK]}, residual_norm={1: 2.0})
+    made = transplant(model, [first, elsewhere], dose=0.4)
+    assert made.shifts.keys() == {1, BLOCK}
+    assert torch.equal(made.shifts[BLOCK], shift_of(first, 0.4, BLOCK))
+    torch.testing.assert_close(made.shifts[1], 0.8 * second.directions[BLOCK] / second.directions[BLOCK].norm())
+    many = vector_for(
+        model, directions={b: torch.randn(32) for b in range(4)}, residual_norm={b: 1.0 + b for b in range(4)}
+    )
+    both = transplant(model, many, dose=0.4, block=[1, 3, 3])
+    assert {b: round(float(s.norm()), 4) for b, s in both.shifts.items()} == {1: 0.8, 3: 1.6}
+    ids, mask = padded(model, TEXTS, "right")
+    with both:
+        together = model.module(input_ids=ids, attention_mask=mask).logits
+    with transplant(model, many, dose=0.4, block=3), transplant(model, many, dose=0.4, block=1):
+        torch.testing.assert_close(model.module(input_ids=ids, attention_mask=mask).logits, together)
+
+
+@pytest.mark.parametrize("method", ["loewdin", "gram_schmidt"])
+def test_several_vectors_are_clamped_and_ablated_each(method):
+    model = tiny("llama")
+    vectors = [vector_for(model, seed=s) for s in (1, 2)]
+    directions = torch.stack([v.directions[BLOCK] for v in vectors])
+    ids, mask = padded(model, TEXTS, "left")
+    edited = mask.bool() & (ids != model.tokenizer.bos_token_id)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    before, _ = block_outputs(model, **inputs)
+    with transplant(model, vectors, dose=0.0, operation="ablate", combine=method):
+        after, _ = block_outputs(model, **inputs)
+    # the whole span of both is gone, and nothing else
+    torch.testing.assert_close(after[edited] @ directions.T, torch.zeros(int(edited.sum()), 2), rtol=0, atol=1e-4)
+    q = torch.linalg.qr(directions.T).Q
+    torch.testing.assert_close(after[edited], before[edited] - before[edited] @ q @ q.T, rtol=1e-3, atol=1e-4)
+    with transplant(model, vectors, dose=[0.4, -0.6], operation="clamp", combine=method):
+        after, _ = block_outputs(model, **inputs)
+    axes = parts(directions, [1.0, 1.0], method, 1.0).float()
+    torch.testing.assert_close(
+        after[edited] @ axes.T, torch.tensor([[2.0, -3.0]]).expand(int(edited.sum()), 2), rtol=1e-3, atol=1e-4
+    )
+    for operation in ("clamp", "ablate"):
+        with pytest.raises(SpecError, match="must be orthogonal"):
+            transplant(model, vectors, operation=operation)
+
+
 def test_bfloat16_model_keeps_its_dtype():
     model = tiny("llama")
     model.module.to(torch.bfloat16)
@@ -168,6 +237,19 @@ def test_bad_input():
         transplant(model, vector_for(model), positions="some")
     with pytest.raises(SpecError, match="Operation"):
         transplant(model, vector_for(model), operation="multiply")
+    with pytest.raises(SpecError, match="Combination 'mean' is not known"):
+        transplant(model, vector_for(model), combine="mean")
+    with pytest.raises(SpecError, match="3 doses were given for 2 vectors"):
+        transplant(model, [vector_for(model)] * 2, dose=[1, 2, 3])
+    with pytest.raises(SpecError, match="for 0 vectors"):
+        transplant(model, [])
+    with pytest.raises(FitError, match="nearly dependent"):
+        transplant(model, [vector_for(model)] * 2, combine="loewdin")
+    with pytest.raises(SpecError, match='no direction for "clamp"'):
+        transplant(model, vector_for(model), dose=0.0, operation="clamp")
+    for shape in ((7,), (2, 7), (0, 32), ()):
+        with pytest.raises(BlockError, match="must have 32 values"):
+            Transplant(model, {1: torch.ones(shape)})
     with pytest.raises(BlockError, match="must have 32 values"):
         Transplant(model, {1: torch.ones(7)})
     with pytest.raises(BlockError, match="has no block 9"):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from contrans.transplants.scope import Generation, position_mask
 
@@ -54,3 +55,14 @@ def test_generation_follows_cached_and_uncached_passes():
     late = Generation()
     assert late.advance(past=7, width=3, ids=None) == 7
     assert late.prompt_length == 10
+
+
+def test_a_cache_that_lost_generated_columns():
+    ours, other = DynamicCache(), DynamicCache()
+    generation = Generation()
+    generation.advance(past=0, width=4, ids=None, cache=ours)
+    generation.advance(past=4, width=3, ids=None, cache=ours)
+    assert generation.is_cut(5, ours)
+    # going on, another cache, or back to the prompt and before it: nothing generated is in doubt
+    assert not any((generation.is_cut(7, ours), generation.is_cut(5, other), generation.is_cut(4, ours)))
+    assert not Generation().is_cut(5, ours)

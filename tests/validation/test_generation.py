@@ -1,4 +1,4 @@
-"""Continuations equal the plain library's, draws are paired between arms, and text measures equal brute force."""
+"""Continuations equal the plain library's, and draws are paired between arms."""
 
 from collections import Counter
 
@@ -7,24 +7,10 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from contrans.errors import BlockError, SpecError, StateError, TextError
-from contrans.states import capture
+from contrans.errors import SpecError, TextError
 from contrans.transplants import Transplant
-from contrans.validation import generation
-from contrans.validation.generation import (
-    Limits,
-    Sampling,
-    continue_prompts,
-    copy_rate,
-    distinct_n,
-    empty_share,
-    is_degenerate,
-    is_empty,
-    read_back,
-    relative_surprise,
-    repetition,
-)
-from tests.tiny import ARCHITECTURES, tiny
+from contrans.validation.generation import Sampling, continue_prompts
+from tests.tiny import tiny
 
 PROMPTS = ["the cat", "one stone alone on a mountain", "they think", "there with their mother"]
 BLOCK = 2
@@ -37,9 +23,6 @@ def model():
 
 def shift_of(model, size=2.0):
     return {BLOCK: torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(4)) * size}
-
-
-# -- writing ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text", "bloom", "qwen2_vl"])
@@ -135,140 +118,3 @@ def test_bad_input(model):
     for wrong in ({"temperature": 0}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}):
         with pytest.raises(SpecError, match="is not possible; give temperature > 0"):
             Sampling(**wrong)
-
-
-# -- reading ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_reading_in_parts_equals_one_forward_pass(architecture, monkeypatch):
-    model = tiny(architecture)
-    whole = model.tokenizer(" ".join(PROMPTS))["input_ids"]
-    prompt, ids = whole[:5], whole[5:]
-    logp = model.module(input_ids=torch.tensor([whole]), **model.no_cache).logits[0].log_softmax(-1)
-    expected = -logp[torch.arange(4, len(whole) - 1), torch.tensor(ids)]
-    states = capture(model, [" ".join(PROMPTS)] * len(ids), blocks=[BLOCK], position=list(range(5, len(whole))))
-    for most in (2**25, 7 * 128):
-        monkeypatch.setattr(generation, "MAX_LOGITS", most)
-        nll, hidden = read_back(model, prompt, ids, block=BLOCK)
-        torch.testing.assert_close(nll, expected, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(hidden, states[BLOCK], rtol=1e-3, atol=1e-3)
-    assert not model.blocks[BLOCK]._forward_hooks
-
-
-def test_reading_sees_an_entered_transplant_and_nothing_where_no_block_is_named(model):
-    ids = model.tokenizer(PROMPTS[1])["input_ids"]
-    plain, hidden = read_back(model, ids[:1], ids[1:])
-    assert hidden is None
-    with Transplant(model, shift_of(model)):
-        assert not torch.allclose(read_back(model, ids[:1], ids[1:])[0], plain)
-
-
-def test_reading_bad_input(model):
-    with pytest.raises(TextError, match="at least one token"):
-        read_back(model, [], [5])
-    with pytest.raises(TextError, match="exceeds the 256"):
-        read_back(model, [1], [5] * 256)
-    with pytest.raises(BlockError, match="has no block 9"):
-        read_back(model, [1], [5], block=9)
-    broken = tiny("llama")
-    broken.module.get_output_embeddings().weight[7] = float("nan")
-    with pytest.raises(StateError, match="not finite"):
-        read_back(broken, [1], [5, 6])
-
-
-# -- measures -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("n", [1, 2, 4])
-def test_distinct_and_repetition_equal_brute_force(seed, n):
-    rng = np.random.default_rng(seed)
-    texts = [rng.integers(0, 4, size=rng.integers(0, 25)).tolist() for _ in range(4)]
-    grams = [tuple(t[i : i + n]) for t in texts for i in range(len(t)) if i + n <= len(t)]
-    assert distinct_n(texts, n) == pytest.approx(len(set(grams)) / len(grams))
-    for text in texts:
-        for start in (0, 3, 10):
-            places = range(start, len(text) - n + 1)
-            again = [any(text[j : j + n] == text[i : i + n] for j in range(i)) for i in places]
-            assert repetition(text, n=n, start=start) == pytest.approx(np.mean(again) if again else 0.0)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"), [([], 0.0), ([1], 1.0), ([1, 1, 1, 1], 0.25), ([1, 2, 3], 1.0), ([1, 2, 1, 2], 0.5)]
-)
-def test_distinct_by_hand(tokens, expected):
-    assert distinct_n([tokens], 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("continuation", "expected"),
-    [
-        ("", 0.0),
-        ("...", 0.0),
-        ("Cats sleep on warm roofs.", 1.0),
-        ("cats, sleep on WARM roofs; some", 0.5),
-        ("dogs sleep on warm roofs all day", 2 / 3),
-        ("dogs run", 0.0),
-        # too short for five words: it is compared as a whole
-        ("warm roofs", 1.0),
-        ("roofs warm", 0.0),
-    ],
-)
-def test_copy_rate(continuation, expected):
-    prompt = "- Cats sleep on warm roofs.\n- They sleep on warm roofs all day long.\n-"
-    assert copy_rate(prompt, continuation) == pytest.approx(expected)
-
-
-def test_copy_rate_equals_brute_force():
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        prompt, text = (["abc"[i] for i in rng.integers(0, 3, size=k)] for k in rng.integers(5, 40, size=2))
-        places = range(len(text) - 4)
-        copied = [any(prompt[j : j + 5] == text[i : i + 5] for j in range(len(prompt) - 4)) for i in places]
-        assert copy_rate(" ".join(prompt), " ".join(text)) == pytest.approx(np.mean(copied))
-
-
-@pytest.mark.parametrize(
-    ("text", "empty"),
-    [("", True), (" \n\t", True), ("-...!?", True), ("__", True), ("a", False), ("7", False), ("猫", False)],
-)
-def test_empty(text, empty):
-    assert is_empty(text) is empty
-
-
-def test_empty_share():
-    assert empty_share(["", "a", " -", "b"]) == 0.5
-    with pytest.raises(TextError, match="no texts has no value"):
-        empty_share([])
-
-
-@pytest.mark.parametrize(
-    ("tokens", "surprise", "expected"),
-    [
-        ([], None, False),
-        ([7, 7, 7], None, False),  # too short to judge
-        ([7, 7, 7, 7], None, True),
-        ([1, 2, 3, 4, 5, 6], None, False),
-        ([1, 2, 3, 4] * 3, None, True),
-        ([1, 2, 3, 4, 5, 6, 1, 2, 3, 4], None, False),
-        ([1, 1, 2, 1, 1, 3, 1, 1, 4], None, True),  # one token, in changing company
-        ([1, 2, 3, 4, 5, 6], 0.4, False),
-        ([1, 2, 3, 4, 5, 6], 0.9, True),
-    ],
-)
-def test_degenerate(tokens, surprise, expected):
-    assert is_degenerate(tokens, surprise=surprise) is expected
-
-
-def test_degenerate_in_a_window_and_with_other_limits():
-    sentence = list(range(20))
-    assert not is_degenerate(sentence, start=10)
-    # the window by itself repeats nothing; the text before it holds all of it
-    assert is_degenerate(sentence + sentence, start=20)
-    assert not is_degenerate([7, 7, 7, 7], limits=Limits(dominance=1.0))
-
-
-def test_relative_surprise_of_uniform_tokens_is_one():
-    assert relative_surprise(torch.full((5,), float(np.log(128))), 128) == pytest.approx(1.0)
-    assert relative_surprise(torch.empty(0), 128) == 0.0

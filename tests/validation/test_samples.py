@@ -10,7 +10,7 @@ from rich.console import Console
 from contrans.errors import SpecError, TextError
 from contrans.transplants import Transplant
 from contrans.validation.generation import Sampling
-from contrans.validation.samples import Sample, Samples, markdown_table, number, rich_table, side_by_side
+from contrans.validation.samples import Sample, Samples, side_by_side
 from tests.tiny import tiny
 
 PROMPTS = ["the cat", "they think of\n[one] | stone"]
@@ -75,19 +75,8 @@ def test_renderings_show_text_as_it_is():
     lines = result.markdown().splitlines()
     assert lines[0] == "| prompt | shuffled\\_map | own | paper |"
     assert lines[1] == "| --- | --- | --- | --- |"
-    assert lines[2] == (
-        "| a \\[red\\]prompt | \\[bold\\]x\\[/bold\\] \\| &lt;s&gt;<br>y\\_z\\* | (empty) | (degenerate) loop loop |"
-    )
+    assert lines[2] == "| a [red]prompt | [bold]x[/bold] \\| &lt;s><br>y\\_z\\* | (empty) | (degenerate) loop loop |"
     assert len(lines) == 3
-
-
-def test_grids():
-    assert markdown_table(["arm", "n"], [["a", "1"]]) == "| arm | n |\n| --- | ---: |\n| a | 1 |\n"
-    table = rich_table("[title]", ["arm", "n"], [["a", "1"]])
-    assert [c.justify for c in table.columns] == ["left", "right"]
-    assert "[title]" in shown(table)
-    assert number(0.123, 0.1, 0.2) == "0.12 [0.10, 0.20]"
-    assert number(0.123) == "0.12"
 
 
 def test_bad_input(model):

@@ -1,45 +1,23 @@
-"""Windows of long texts and of conversations against full forwards, and verdicts as a table."""
+"""Windows of long texts against full forwards."""
 
-import io
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from contrans.errors import BlockError, SpecError, StateError, TextError
 from contrans.models import Model
-from contrans.transplants import Transplant
-from contrans.validation.generation import Limits, Sampling, continue_prompts, distinct_n, repetition
-from contrans.validation.stability import Stability, StabilityResult, WindowRow, mentions, verdict
-from tests.tiny import tiny, tiny_model, tiny_tokenizer
-
-PROMPTS = ["the cat", "they think of one stone", "there"]
-BLOCK = 3
-NORM = 5.0
-CALM = Limits(repetition=1.0, dominance=1.0, surprise=math.inf)
+from contrans.validation.generation import Sampling, continue_prompts
+from contrans.validation.stability import mentions
+from contrans.validation.text_measures import Limits, distinct_n, repetition
+from tests.tiny import tiny
+from tests.validation.long_texts import NORM, PROMPTS, embedding, stability, towards, value
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     return tiny("llama", max_position_embeddings=1024)
-
-
-def embedding(model, token: str) -> torch.Tensor:
-    weight = model.module.get_input_embeddings().weight
-    return weight[model.tokenizer.convert_tokens_to_ids(token)] - weight.mean(0)
-
-
-def towards(model, token: str, size: float) -> dict[int, torch.Tensor]:
-    row = model.module.get_output_embeddings().weight[model.tokenizer.convert_tokens_to_ids(token)]
-    return {BLOCK: row / row.norm() * size}
-
-
-def stability(model, **settings) -> Stability:
-    direction = embedding(model, "b")
-    return Stability(model, **{"block": 0, "direction": direction, "residual_norm": NORM, "limits": CALM} | settings)
 
 
 def full_forward(model, prompt, ids, block) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,13 +28,6 @@ def full_forward(model, prompt, ids, block) -> tuple[torch.Tensor, torch.Tensor]
     handle.remove()
     at = torch.arange(len(prompt) - 1, len(prompt) + len(ids) - 1)
     return -logp[at, torch.tensor(ids)], kept[0][len(prompt) :]
-
-
-def value(result: StabilityResult, arm: str, metric: str, window: int) -> WindowRow:
-    return next(r for r in result.window_rows if (r.arm, r.metric, r.window) == (arm, metric, window))
-
-
-# -- long texts ---------------------------------------------------------------------------------------------
 
 
 def test_windows_equal_full_forwards(model):
@@ -162,155 +133,9 @@ def test_greedy_and_one_text_have_no_interval(model):
     assert result.settings["sampling"] is None
 
 
-# -- conversations ------------------------------------------------------------------------------------------
-
-TURNS = [["the cat", "and the other"], ["they think", "of one", "stone"]]
-
-
-@pytest.mark.parametrize("chat", [True, False])
-def test_replies_equal_a_loop_over_the_library(chat):
-    tokenizer = tiny_tokenizer()
-    if not chat:
-        tokenizer.chat_template = None
-    model = Model.wrap(tiny_model("llama", max_position_embeddings=1024), tokenizer, reference="tiny")
-    shift = towards(model, "b", 1.0)
-    result = stability(model, sampling=None).conversations(TURNS, {"own": shift}, max_new_tokens=12)
-    for turns, got in zip(TURNS, result.texts["own"], strict=True):
-        history, text = [], ""
-        for turn, reply in zip(turns, got, strict=True):
-            if chat:
-                history.append({"role": "user", "content": turn})
-                text = tokenizer.apply_chat_template(history, tokenize=False, add_generation_prompt=True)
-            else:
-                text += f"User: {turn}\nAssistant:"
-            with Transplant(model, shift):
-                expected = model.complete(text, max_new_tokens=12, add_special_tokens=not chat)[0]
-            assert reply == expected.partition("\nUser:")[0]
-            history.append({"role": "assistant", "content": reply.strip()})
-            text += f" {reply.strip()}\n"
-    rows = {(r.arm, r.metric, r.window): r for r in result.window_rows}
-    assert rows["own", "written", 0].n == 2
-    assert rows["own", "perplexity", 2].n == 1
-    assert result.unit == "turn"
-    assert (rows["own", "written", 2].start, rows["own", "written", 2].end) == (2, 3)
-
-
-def test_a_reply_ends_before_the_users_next_turn(model):
-    """The model is made to recite; what it says in the user's name is no part of its reply."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = None
-    steps = tokenizer("the cat\nUser: they", add_special_tokens=False)["input_ids"]
-    wrapped = Model.wrap(tiny_model("llama", max_position_embeddings=1024), tokenizer, reference="tiny")
-    done = []
-
-    def recite(_module, _args, out):
-        # the head of a pass that generates sees one position
-        if out.shape[1] == 1 and len(done) < len(steps):
-            out = torch.zeros_like(out)
-            out[..., steps[len(done)]] = 100.0
-            done.append(True)
-        return out
-
-    handle = wrapped.module.get_output_embeddings().register_forward_hook(recite)
-    result = stability(wrapped, sampling=None).conversations([["one"]], {}, max_new_tokens=len(steps))
-    handle.remove()
-    assert result.texts["unsteered"] == [["the cat"]]
-    assert len(done) < len(steps)
-
-
-def test_the_same_reply_again_and_again_is_degenerate(model):
-    result = stability(model, limits=Limits(dominance=1.0, surprise=math.inf), sampling=None).conversations(
-        [["the cat"] * 3], {"own": {BLOCK: torch.zeros(32)}}, max_new_tokens=10
-    )
-    replies = result.texts["own"][0]
-    again = [replies[k] in replies[:k] for k in range(3)]
-    assert [value(result, "own", "repetition", k).value > 0.5 for k in range(3)] == again
-
-
-# -- verdicts and renderings --------------------------------------------------------------------------------
-
-
-def rows_of(arm, effects, *, degenerate=None, width=0.1, metric="effect", reached=None):
-    degenerate = degenerate or [0.0] * len(effects)
-    out = []
-    for k, effect in enumerate(effects):
-        place = (k, 64 * k, 64 * (k + 1))
-        out.append(WindowRow(*place, "written", arm, 1.0, 1.0, 1.0, 9))
-        if reached is None or k < reached:
-            out.append(WindowRow(*place, metric, arm, effect, effect - width, effect + width, 9))
-            out.append(WindowRow(*place, "degenerate", arm, degenerate[k], None, None, 9))
-    return out
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        (rows_of("own", [0.4, 0.3, 0.35]), "own: the effect holds over 192 tokens (0.40 at first, 0.35 at last)."),
-        (rows_of("own", [0.4, 0.1, 0.35]), "own: the effect holds over 192 tokens (0.40 at first, 0.35 at last)."),
-        (
-            rows_of("own", [0.4, 0.3, 0.1]),
-            "own: the effect fades after window 2, token 128 (0.40 at first, 0.10 at last).",
-        ),
-        (
-            rows_of("own", [0.4, 0.1, 0.1]),
-            "own: the effect fades after window 1, token 64 (0.40 at first, 0.10 at last).",
-        ),
-        (
-            rows_of("own", [0.4, 0.3, -0.4]),
-            "own: the effect fades after window 2, token 128 (0.40 at first, -0.40 at last).",
-        ),
-        (rows_of("own", [-0.4, -0.3]), "own: the effect holds over 128 tokens (-0.40 at first, -0.30 at last)."),
-        (
-            rows_of("own", [0.4, 0.3, 0.3], reached=2),
-            "own: the effect holds over 128 tokens, where the last text ends (0.40 at first, 0.30 at last).",
-        ),
-        (rows_of("own", [0.05, 0.5]), "own: there is no clear effect in the first window."),
-        (rows_of("own", [0.4, 0.4], degenerate=[0.2, 0.6]), "own: the text degenerates after token 64."),
-        (
-            rows_of("own", [0.4, 0.4], degenerate=[0.2, 0.6]) + rows_of("unsteered", [0, 0], degenerate=[0.0, 0.9]),
-            "own: the text degenerates after token 64; so does the unsteered model's.",
-        ),
-        (
-            rows_of("own", [0.4, 0.4]) + rows_of("own", [0.9, 0.1], metric="score_gain"),
-            "own: the effect fades after window 1, token 64 (0.90 at first, 0.10 at last).",
-        ),
-        (rows_of("own", [0.4], reached=0), "own: the texts are empty, so nothing can be said about the effect."),
-    ],
-)
-def test_verdicts(rows, expected):
-    assert verdict(rows, "own", "token") == expected
-
-
-def test_verdicts_by_turn():
-    def turns(effects, degenerate=None):
-        found = rows_of("own", effects, degenerate=degenerate)
-        return [WindowRow(r.window, r.window, r.window + 1, *list(vars(r).values())[3:]) for r in found]
-
-    assert "holds over 3 turns" in verdict(turns([0.4, 0.3, 0.3]), "own", "turn")
-    assert "fades after turn 2" in verdict(turns([0.4, 0.3, 0.1]), "own", "turn")
-    assert "degenerates in turn 3" in verdict(turns([0.4] * 3, [0, 0, 1.0]), "own", "turn")
-
-
 def test_mentions():
     scorer = mentions(["Anger", "angry"])
     assert [scorer(t) for t in ("an ANGRY cat.", "anger!", "angrily", "")] == [1.0, 1.0, 0.0, 0.0]
-
-
-def test_renderings(model):
-    result = stability(model).long_texts(PROMPTS, {"own": towards(model, "b", 3.0)}, max_new_tokens=20, window=8)
-    assert json.loads(json.dumps(result.to_json(), allow_nan=False)) == result.to_json()
-    assert result.rows()[0]["metric"] == result.window_rows[0].metric
-    assert result.settings["window"] == 8
-    lines = result.markdown().splitlines()
-    assert lines[0] == "| arm | tokens | effect | repetition | distinct-2 | perplexity | degenerate | written |"
-    assert lines[2].startswith("| unsteered | 0–7 | 0.00 \\[0.00, 0.00\\] |")
-    assert lines[-1] == result.verdicts["own"]
-    console = Console(file=io.StringIO(), width=200)
-    console.print(result.table())
-    assert result.verdicts["own"] in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-# -- bad input ----------------------------------------------------------------------------------------------
 
 
 def test_bad_settings(model):

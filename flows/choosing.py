@@ -1,0 +1,187 @@
+"""The choice of blocks, rows and λ, by the causal effect that the transplants have on dev at one price in KL."""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from contrans.errors import FitError
+
+if TYPE_CHECKING:
+    from contrans.maps.affine import MapSet
+    from flows.steps import StepContext
+    from flows.study import Study
+    from flows.work import Work
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a map is made: what one candidate differs from another in.
+
+    Attributes:
+        source_block: block mapped from.
+        target_block: block mapped to and transplanted at.
+        mix: kinds of corpus rows that the map is fitted on.
+        lambda_select: what λ is chosen by.
+    """
+
+    source_block: int
+    target_block: int
+    mix: tuple[str, ...]
+    lambda_select: str
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Both blocks."""
+        return self.source_block, self.target_block
+
+
+def lambdas(study: Study) -> list[str]:
+    """The ways to choose λ that a spec leaves open."""
+    wanted = study.spec.map.lambda_select
+    return ["r2", "direction"] if wanted == "auto" else [wanted]
+
+
+def n_tried(study: Study) -> int:
+    """How many candidates' effects are measured: none where nothing is left open."""
+    pairs = min(len(study.pairs), study.spec.blocks.tries)
+    others = len(study.spec.corpus.candidates) * len(lambdas(study)) - 1
+    return pairs + others if pairs + others > 1 else 0
+
+
+def choose(study: Study) -> Work:
+    """`choice.json`: what was chosen, and the effect of everything that was tried.
+
+    Pairs of blocks first, with the first mix and λ; then the other mixes and λs at the best pair.
+    """
+
+    def run(context: StepContext) -> dict[str, bytes]:
+        mixes = [tuple(mix) for mix in study.spec.corpus.candidates]
+        first = Choice(*study.pairs[0], mixes[0], lambdas(study)[0])
+        tried: list[dict[str, Any]] = []
+        best = first
+        if n_tried(study):
+            trial = _Trial(study, context)
+            pairs = trial.ranked()
+            candidates = [replace(first, source_block=p.source, target_block=p.target) for p in pairs]
+            tried = trial.measure(candidates)
+            best = _best(tried, candidates)
+            more = [replace(best, mix=mix, lambda_select=name) for mix in mixes for name in lambdas(study)]
+            tried += trial.measure([c for c in more if c != best])
+            best = _best(tried, [*candidates, *(c for c in more if c != best)])
+        return {"choice.json": json.dumps({"chosen": asdict(best), "tried": tried}, indent=1, sort_keys=True).encode()}
+
+    return run
+
+
+def read_choice(data: bytes) -> Choice:
+    """What `choose` wrote."""
+    chosen = json.loads(data)["chosen"]
+    return Choice(chosen["source_block"], chosen["target_block"], tuple(chosen["mix"]), chosen["lambda_select"])
+
+
+def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> MapSet:
+    """The map behind an arm, from one source block to one target block."""
+    from contrans.maps.fit import fit_states
+    from flows.work import MAP_ARMS, read_states
+
+    spec = context.spec
+    estimator = MAP_ARMS[arm] or spec.map.estimator
+    # the paper fits on truncated sentences alone
+    rows = study.rows_of(("truncated",) if arm == "paper" else choice.mix)
+    states = [
+        read_states(context, f"capture corpus · {side}", block)[rows]
+        for side, block in zip(("source", "target"), choice.pair, strict=True)
+    ]
+    return fit_states(
+        {choice.source_block: states[0]},
+        {choice.target_block: states[1]},
+        documents=[study.texts.documents[i] for i in rows],
+        source=context.models.record("source"),
+        target=context.models.record("target"),
+        estimator=estimator,
+        kinds=[study.texts.kinds[i] for i in rows],
+        center=spec.map.center,
+        lambda_select=choice.lambda_select if estimator == "ridge" else "r2",
+        held_out=spec.map.held_out,
+        seed=spec.seed,
+        info={
+            "corpus": study.texts.name,
+            "texts": study.texts.hash,
+            "kinds": ["truncated"] if arm == "paper" else list(choice.mix),
+        },
+    )
+
+
+class _Trial:
+    """Measures candidates; dev items and KL are prepared once for each target block."""
+
+    def __init__(self, study: Study, context: StepContext) -> None:
+        self.study, self.context = study, context
+
+    def ranked(self) -> list[Any]:
+        """The pairs whose effect is tried, see `contrans.maps.selection.ranked_pairs`."""
+        from contrans.maps.selection import ranked_pairs
+        from flows.work import read_states, read_vector
+
+        study, context = self.study, self.context
+        rows = study.rows_of(study.spec.corpus.candidates[0])
+        states = {
+            side: {b: read_states(context, f"capture corpus · {side}", b)[rows] for b in study.blocks(side)}
+            for side in ("source", "target")
+        }
+        vectors = [read_vector(context, "refine · source", c.concept) for c in study.contrasts]
+        separation = {
+            b: sum(v.diagnostics[b]["d_prime"] for v in vectors) / len(vectors) for b in study.blocks("source")
+        }
+        return ranked_pairs(study.pairs, states["source"], states["target"], separation)[: study.spec.blocks.tries]
+
+    def measure(self, candidates: list[Choice]) -> list[dict[str, Any]]:
+        """Effect and dose of each candidate, in their order."""
+        measured: dict[Choice, dict[str, Any]] = {}
+        for block in sorted({c.target_block for c in candidates}):
+            measured |= self._at(block, [c for c in candidates if c.target_block == block])
+            gc.collect()  # the block's states and logits
+        return [measured[c] for c in candidates]
+
+    def _at(self, block: int, candidates: list[Choice]) -> dict[Choice, dict[str, Any]]:
+        from contrans.validation.arms import Directions
+        from contrans.validation.dosing import effect_at_kl
+        from contrans.validation.fluency import FluencyMeter
+        from flows.judging import protocol
+        from flows.work import precision_of, read_vector
+
+        study, context = self.study, self.context
+        spec, model, precision = context.spec, context.models.get("target"), precision_of(context, "target")
+        items = protocol(study, model, "dev", block, precision)
+        meter = FluencyMeter(model, block, study.generic.texts, precision=precision)
+        vectors = {c.concept: read_vector(context, "refine · source", c.concept) for c in study.contrasts}
+        out: dict[Choice, dict[str, Any]] = {}
+        for candidate in candidates:
+            maps = fit_arm(study, context, candidate, "transplanted")
+            m = maps[candidate.pair]
+            mapped = {
+                name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
+                for name, v in vectors.items()
+            }
+            directions = Directions({"transplanted": mapped}, m.target_norm, spec.seed)
+            facts: dict[str, Any] = {"heldout_r2": m.info["heldout_r2"], "effect": None, "dose": None}
+            try:
+                effect, dose = effect_at_kl(
+                    items, directions, meter, kl_budget=spec.validate_.kl_budget, tick=context.progress
+                )
+                facts |= {"effect": effect, "dose": dose}
+            except FitError as error:
+                facts["why"] = str(error)
+            out[candidate] = asdict(candidate) | facts
+        return out
+
+
+def _best(tried: list[dict[str, Any]], candidates: list[Choice]) -> Choice:
+    able = [(t["effect"], c) for t, c in zip(tried, candidates, strict=True) if t["effect"] is not None]
+    if not able:
+        raise FitError(f"None of the maps that were tried has a dose within the KL budget: {tried[0]['why']}")
+    # the first of equals: it is the one that held-out states speak for
+    return max(able, key=lambda pair: pair[0])[1]

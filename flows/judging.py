@@ -1,0 +1,159 @@
+"""Which items a spec's protocol scores, what they cost, and the protocol itself once a model is there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from contrans.concepts.splits import split_of
+from contrans.hashing import digest
+from contrans.validation.items import few_shot_prefix, ordered
+
+if TYPE_CHECKING:
+    from contrans.models import Model
+    from contrans.validation.protocol import ItemProtocol
+    from flows.study import Study
+
+NEW_TOKENS = 40
+_SHOTS = 5
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of one split.
+
+    Attributes:
+        texts: what the model reads for one scoring of all items, what they share left out.
+        shared: what stands before every item.
+        head_rows: rows that go through the language-model head in one scoring.
+        written: tokens that the model writes in one scoring.
+        key: hash of all that decides the items.
+    """
+
+    texts: list[str]
+    shared: str
+    head_rows: int
+    written: int
+    key: str
+
+
+def items(study: Study, split: str) -> Items:
+    """The items of "dev" or "test", told without a model.
+
+    Raises:
+        TextError: the protocol's data cannot be read.
+        CircularityError: an item stands in the map's corpus or in the contrast set.
+    """
+    return {"emotion": _emotion_items, "truthfulqa": _truthfulqa_items, "toxicity": _toxicity_items}[
+        study.spec.validate_.protocol
+    ](study, split)
+
+
+def protocol(study: Study, model: Model, split: str, block: int, precision: str) -> ItemProtocol:
+    """The spec's protocol on the items of a split, for shifts of one block."""
+    v = study.spec.validate_
+    if v.protocol == "truthfulqa":
+        from contrans.validation.truthfulqa import TruthfulQA
+
+        concept = study.contrasts[0].concept
+        return TruthfulQA(
+            model, _questions(study, split), block=block, concept=concept, prompt=v.prompt, precision=precision
+        )
+    if v.protocol == "toxicity":
+        from contrans.validation.classifier import Classifier
+        from contrans.validation.toxicity import Toxicity
+
+        judge = Classifier.load(str(v.classifier))
+        concepts = [c.concept for c in study.contrasts]
+        return Toxicity(
+            model,
+            _toxigen(study, split),
+            judge,
+            block=block,
+            concepts=concepts,
+            max_new_tokens=NEW_TOKENS,
+            seed=study.spec.seed,
+        )
+    from contrans.validation.emotion import EmotionProtocol
+
+    return EmotionProtocol(
+        model, study.family, block=block, split=split, per_label=_per_label(study, split), precision=precision
+    )
+
+
+def chance(study: Study) -> dict[str, float]:
+    """What guessing scores, by metric, where that says something."""
+    if study.spec.validate_.protocol == "truthfulqa":
+        from contrans.validation.truthfulqa_data import chance_levels
+
+        return chance_levels(_questions(study, "test"))
+    if study.spec.validate_.protocol == "emotion":
+        return {"logit_accuracy_positives": 1 / len(study.family)}
+    return {}
+
+
+def _per_label(study: Study, split: str) -> int | None:
+    v = study.spec.validate_
+    return v.dev_per_label if split == "dev" else v.test_per_label
+
+
+def _emotion_items(study: Study, split: str) -> Items:
+    n = _per_label(study, split)
+    texts = [e.prompt for c in study.family for e in ordered(c.split(split).positives)[:n]]
+    key = digest([n, {c.name: [c.split(part).hash for part in ("refine", split)] for c in study.family}])
+    return Items(texts, few_shot_prefix(study.family), len(texts), 0, key)
+
+
+def _questions(study: Study, split: str) -> list[Any]:
+    """Dev questions by hash. All are tested where dev did not choose the dose, else those that dev has not seen."""
+    from contrans.validation.truthfulqa_data import check_unseen
+
+    v = study.spec.validate_
+    every = _read_truthfulqa(str(v.data))
+    check_unseen(every, study.contrasts[0])
+    dev = [q for q in every if split_of(q.question) == "dev"]
+    chosen_on_dev = v.select == "effect" or len(study.pairs) > 1 or len(study.spec.corpus.candidates) > 1
+    test = [q for q in every if split_of(q.question) != "dev"] if chosen_on_dev else every
+    chosen = dev if split == "dev" else test
+    return chosen[: _per_label(study, split)]
+
+
+@cache
+def _read_truthfulqa(path: str) -> list[Any]:
+    from contrans.validation.truthfulqa_data import read_truthfulqa
+
+    return read_truthfulqa(path)
+
+
+def _truthfulqa_items(study: Study, split: str) -> Items:
+    from contrans.maps.corpora import check_circularity
+    from contrans.validation.truthfulqa_prompts import prompt_named
+
+    questions = _questions(study, split)
+    check_circularity(study.texts.texts, [q.question for q in questions])
+    prompt = prompt_named(study.spec.validate_.prompt)
+    answers = [[*q.true_answers, *q.false_answers] for q in questions]
+    texts = [f"{q.question} {a}" for q, of in zip(questions, answers, strict=True) for a in of]
+    spoken = round(sum(len(a) for of in answers for a in of) / 4.3)
+    shared = prompt("").removesuffix("Q: \nA:")
+    return Items(texts, shared, spoken, 0, digest([texts, study.spec.validate_.prompt]))
+
+
+def _toxigen(study: Study, split: str) -> list[Any]:
+    """Prompts of every group. Dev and test draw theirs from demonstrations that the other does not use."""
+    from contrans.validation.toxigen import read_toxigen, toxigen_prompts
+
+    every = read_toxigen(str(study.spec.validate_.data))
+    of_dev = [d for d in every if random.Random(d.text).random() < 0.4]
+    chosen = of_dev if split == "dev" else [d for d in every if d not in of_dev]
+    return toxigen_prompts(
+        chosen, per_group=_per_label(study, split) or 200, shots=_SHOTS, hateful=True, seed=study.spec.seed
+    )
+
+
+def _toxicity_items(study: Study, split: str) -> Items:
+    texts = [p.text for p in _toxigen(study, split)]
+    written = NEW_TOKENS * len(texts)
+    return Items(texts, "", written, written, digest([texts, study.spec.validate_.classifier]))
