@@ -160,21 +160,23 @@ class _Trial:
         vectors = {c.concept: read_vector(context, "refine · source", c.concept) for c in study.contrasts}
         out: dict[Choice, dict[str, Any]] = {}
         for candidate in candidates:
-            maps = fit_arm(study, context, candidate, "transplanted")
-            m = maps[candidate.pair]
-            mapped = {
-                name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
-                for name, v in vectors.items()
-            }
-            directions = Directions({"transplanted": mapped}, m.target_norm, spec.seed)
-            facts: dict[str, Any] = {"heldout_r2": m.info["heldout_r2"], "effect": None, "dose": None}
+            facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "dose": None, "why": None}
             try:
-                effect, dose = effect_at_kl(
-                    items, directions, meter, kl_budget=spec.validate_.kl_budget, tick=context.progress
+                m = fit_arm(study, context, candidate, "transplanted")[candidate.pair]
+                facts["heldout_r2"] = m.info["heldout_r2"]
+                mapped = {
+                    name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
+                    for name, v in vectors.items()
+                }
+                facts["effect"], facts["dose"] = effect_at_kl(
+                    items,
+                    Directions({"transplanted": mapped}, m.target_norm, spec.seed),
+                    meter,
+                    kl_budget=spec.validate_.kl_budget,
+                    tick=context.progress,
                 )
-                facts |= {"effect": effect, "dose": dose}
             except FitError as error:
-                facts["why"] = str(error)
+                facts["why"] = str(error)  # too few rows for this one, say; others may do
             out[candidate] = asdict(candidate) | facts
         return out
 
@@ -182,6 +184,6 @@ class _Trial:
 def _best(tried: list[dict[str, Any]], candidates: list[Choice]) -> Choice:
     able = [(t["effect"], c) for t, c in zip(tried, candidates, strict=True) if t["effect"] is not None]
     if not able:
-        raise FitError(f"None of the maps that were tried has a dose within the KL budget: {tried[0]['why']}")
+        raise FitError(f"None of the maps that were tried can be used; the first: {tried[0]['why']}")
     # the first of equals: it is the one that held-out states speak for
     return max(able, key=lambda pair: pair[0])[1]

@@ -104,7 +104,9 @@ def register_all(
                 "target": model["target"],
             },
         )
-    figure = store.read(steps["figure"].key)
+    figures = store.read(steps["figure"].key)
+    if "cross effects" in steps:
+        figures |= store.read(steps["cross effects"].key)
     for concept in [c.concept for c in study.contrasts]:
         add(
             "validation",
@@ -118,7 +120,7 @@ def register_all(
                 "summary": _summary(validation["summary"], concept),
                 "seed": study.spec.seed,
             },
-            files=figure,
+            files=figures,
             inputs={
                 "transplant": transplants[concept],
                 "own": vectors["target"][concept],
@@ -202,6 +204,7 @@ def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[s
         "rows_fitted": entry["info"]["n"],
         "effects": {study.spec.validate_.protocol: validation["effect"]},
         "chance": chance(study),
+        "cross_effects": read("cross effects", "cross_effects.json") if "cross effects" in steps else None,
     }
     width = read("fit maps", "transplanted.affine_map.json")["source"]["hidden_size"]
     judged = {**found, "source_width": width, "map": {**found["map"], "survival": survival}}

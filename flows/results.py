@@ -15,6 +15,7 @@
 | `rows_fitted` | paired rows behind the map |
 | `effects` | the metric that each protocol's effect is |
 | `chance` | what guessing scores, by metric |
+| `cross_effects` | what every concept put in does to every other's effect: `rows`, `doses`, …; null if not asked for |
 | `findings` | what a reader must know: `code`, `severity` ("failure", "warning", "note") and `sentence` |
 | `steps` | names of the steps that this run `computed`, and that were `cached` |
 | `run` | `id`, `spec_hash`, `flow_run_id`, `mlflow_run_id` (null without MLflow), `figure` (a path) |
@@ -42,6 +43,7 @@ RESULTS = (
     "rows_fitted",
     "effects",
     "chance",
+    "cross_effects",
     "findings",
 )
 

@@ -62,9 +62,13 @@ def alive(run_id: str, registry: Registry) -> Iterator[Path]:
     folder = runs_folder() / run_id
     folder.mkdir(parents=True, exist_ok=True)
     # The system gives up a process's locks when it is killed, so the lock tells who is alive.
-    with FileLock(folder / ".alive"):
-        yield folder
-    (folder / ".alive").unlink(missing_ok=True)
+    try:
+        with FileLock(folder / ".alive"):
+            yield folder
+    finally:
+        (folder / ".alive").unlink(missing_ok=True)
+        if not any(folder.iterdir()):  # nothing came of it
+            folder.rmdir()
 
 
 def _is_dead(folder: Path) -> bool:

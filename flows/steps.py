@@ -29,6 +29,7 @@ STEP_VERSIONS = {
     "transplant": 2,
     "calibrate": 2,
     "validate": 2,
+    "cross": 1,
     "report": 2,
 }
 """Raise a kind's version when its output changes for equal input: what depends on it is then made anew."""
@@ -169,7 +170,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             work.refine_concepts(s, side),
             settings={
                 "refine": spec.refine.canonical(),
-                "sets": {c.name: c.hash for c in s.contrasts},
+                "sets": {c.name: s.refined_from(c).hash for c in s.contrasts},
                 "model": model.fingerprint,
             },
             inputs=(f"capture concepts · {side}",),
@@ -181,7 +182,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     share_above = max(1 - (min(s.blocks("target")) + 1) / target.n_blocks, 1 / target.n_blocks)
     arms, n_concepts = list(v.arms), len(s.contrasts)
     generic = _tokens(list(s.generic.texts))
-    own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "wrong_concept"})
+    own_shifts = n_concepts * len(set(arms) - {"unsteered", "random"})
     tried = n_tried(s)
     add(
         "choose",
@@ -256,6 +257,24 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         inputs=("map vectors", "refine · target", "fit maps", "choose", "calibrate dose"),
         cost=_scoring(test, n_scorings(arms, n_concepts, 1, v.random_draws), share_above, (2 + own_shifts) * generic),
     )
+    if v.cross_effects != "none":
+        pairs = n_concepts * (n_concepts - 1) // 2 if v.cross_effects == "pairs" else 0
+        add(
+            "cross effects",
+            "cross",
+            work.cross(s),
+            settings={
+                **judged,
+                "seed": spec.seed,
+                "precision": precision,
+                "items": test.key,
+                "target": target.fingerprint,
+                "cross_effects": v.cross_effects,
+                "combine": v.combine if pairs else None,
+            },
+            inputs=("map vectors", "refine · target", "fit maps", "choose", "calibrate dose"),
+            cost=_scoring(test, 1 + n_concepts + pairs, share_above, 0),
+        )
     add(
         "figure",
         "report",

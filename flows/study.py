@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from contrans.concepts.contrast import ContrastSet, contrast_sets, family_of
 from contrans.errors import SpecError
+from contrans.hashing import text_hash
 from contrans.maps.corpora import Corpus, check_circularity, corpus, corpus_templates
 from contrans.maps.depth import block_at
-from contrans.validation.items import sides
+from contrans.validation.items import ordered, sides
 
 if TYPE_CHECKING:
     from flows.spec import PipelineSpec
@@ -63,10 +64,23 @@ class Study:
         """The blocks of "source" or "target" that may be chosen, in order."""
         return sorted({pair[SIDES.index(side)] for pair in self.pairs})
 
+    def refined_from(self, contrast: ContrastSet) -> ContrastSet:
+        """The texts that a concept's vector is refined from: the refine split, cut to the pairs asked for."""
+        part, n = contrast.split("refine"), self.spec.refine.pairs
+        if n is None:
+            return part
+        if part.paired:
+            # a pair stays together
+            order = sorted(range(len(part.positives)), key=lambda i: text_hash(part.positives[i].text))[:n]
+            positives, negatives = (tuple(of[i] for i in order) for of in (part.positives, part.negatives))
+        else:
+            positives, negatives = (tuple(ordered(of)[:n]) for of in (part.positives, part.negatives))
+        return replace(part, positives=positives, negatives=negatives)
+
     def refine_prompts(self) -> list[str]:
         """All prompts that the vectors are refined from, each once, in a fixed order."""
-        examples = [e for c in self.contrasts for s in [c.split("refine")] for e in (*s.positives, *s.negatives)]
-        return sorted({e.prompt for e in examples})
+        sets = [self.refined_from(c) for c in self.contrasts]
+        return sorted({e.prompt for s in sets for e in (*s.positives, *s.negatives)})
 
     def refine_answers(self) -> list[str]:
         """The answer that ends each of `refine_prompts`, "" where there is none."""
@@ -120,7 +134,8 @@ def _corpus(spec: PipelineSpec, contrasts: list[ContrastSet]) -> tuple[Corpus, d
     used = max(rows.wrapped, rows.truncated, rows.plain, start + rows.spread)
     if used + n_generic > len(passages):
         raise SpecError(
-            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and {n_generic} generic texts."
+            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and {n_generic} generic texts; "
+            f"ask for fewer rows."
         )
     templates = sorted({c.template for c in contrasts})
     parts: dict[str, Corpus] = {}

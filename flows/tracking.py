@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from filelock import FileLock
 
 from registry import KINDS, home
 
@@ -89,9 +90,7 @@ class Tracker:
         try:
             uri = os.environ.get("MLFLOW_TRACKING_URI")
             own = uri is None
-            if own:
-                home().mkdir(parents=True, exist_ok=True)
-            client = MlflowClient(tracking_uri=uri or f"sqlite:///{(home() / 'mlflow.db').resolve()}")
+            client = MlflowClient(tracking_uri=uri or _own_store(home().resolve() / "mlflow.db"))
             self._experiment = _experiment(client, home() / "mlflow-artifacts" if own else None)
             self._client = client
         except (MlflowException, SQLAlchemyError, OSError) as error:
@@ -167,6 +166,25 @@ def _key(*parts: str) -> str:
 def _refs(versions: list[Mapping[str, Any]]) -> dict[str, str]:
     by_kind = {kind: [v["ref"] for v in versions if v["kind"] == kind] for kind in KINDS}
     return {f"contrans.{kind}": ", ".join(refs) for kind, refs in by_kind.items() if refs}
+
+
+def _own_store(place: Path) -> str:
+    """The URL of the user's own database, filled first if it is new.
+
+    Filling takes seconds, and a process that ends in the middle would leave tables that MLflow can neither use nor
+    complete: so it happens beside the place, which a database takes only when it is whole.
+    """
+    from mlflow.tracking import MlflowClient
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            for leftover in place.parent.glob(f".{place.name}.part*"):
+                leftover.unlink()
+            part = place.with_name(f".{place.name}.part")
+            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
+            part.replace(place)
+    return f"sqlite:///{place}"
 
 
 def _experiment(client: "MlflowClient", artifacts: Path | None) -> str:

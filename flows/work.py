@@ -91,7 +91,7 @@ def refine_concepts(study: Study, side: str) -> Work:
         precision = json.loads(context.read(step, "facts.json")["facts.json"])["precision"]
         files: dict[str, bytes] = {}
         for contrast in study.contrasts:
-            part = contrast.split("refine")
+            part = study.refined_from(contrast)
             positive, negative = ([row[e.prompt] for e in side] for side in (part.positives, part.negatives))
             vector = refine_states(
                 {b: (s[positive], s[negative]) for b, s in states.items()},
@@ -258,6 +258,30 @@ def validate_arms(study: Study) -> Work:
         )
         found = {"rows": [r.to_json() for r in rows], "summary": summary, "effect": protocol.effect}
         return {"validation.json": _json(found)}
+
+    return run
+
+
+def cross(study: Study) -> Work:
+    """`cross_effects.json`: what every concept's transplant does to every other's effect on test."""
+
+    def run(context: StepContext) -> dict[str, bytes]:
+        from contrans.validation.cross_effects import cross_effects
+
+        v = context.spec.validate_
+        doses = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
+        found = directions(study, context)
+        effects = cross_effects(
+            _protocol(study, context, "test"),
+            found.by_arm["transplanted"],
+            doses["transplanted"],
+            residual_norm=found.residual_norm,
+            pairs=v.cross_effects == "pairs",
+            combine=v.combine,
+            seed=context.spec.seed,
+            progress=context.progress,
+        )
+        return {"cross_effects.json": _json(effects.to_json()), "cross_effects.png": effects.figure()}
 
     return run
 

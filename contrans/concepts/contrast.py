@@ -31,7 +31,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
-        raise TextError(f"The contrast set {path} cannot be read: {error.strerror}.") from error
+        raise TextError(
+            f"The contrast set {path} cannot be read ({error.strerror}); check its path and your rights on it."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TextError(f"The contrast set {path} is not valid YAML: {error}.") from error
     if not isinstance(loaded, dict):

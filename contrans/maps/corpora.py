@@ -161,7 +161,8 @@ def _read(path: Path) -> Corpus:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"The corpus {path} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise TextError(f"The corpus {path} cannot be read ({why}); check its path and encoding.") from error
     licence = ""
     if path.suffix == ".jsonl":
         texts = []

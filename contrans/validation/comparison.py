@@ -124,8 +124,6 @@ def _per_kl(rows: Sequence[Row], protocol: ItemProtocol, hits: Mapping[str, Conc
 def _costs(
     protocol: str, meter: FluencyMeter, directions: Directions, arm: str, dose: float, seed: int, tick: Tick
 ) -> list[Row]:
-    if arm == "wrong_concept":
-        return []  # the very shifts of the transplanted arm
     rows = []
     for concept in ["all"] if arm == "random" else directions.concepts:
         cost = meter.measure(directions.shift(arm, concept, dose), seed=seed)

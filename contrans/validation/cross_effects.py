@@ -86,6 +86,15 @@ class CrossEffects:
             "rows": self.rows(),
         }
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "CrossEffects":
+        """Reads what `to_json` gave."""
+        effects = tuple(CrossEffect(**row) for row in found["rows"])
+        put_in, measured = (
+            tuple(dict.fromkeys(getattr(e, f"concept_{which}") for e in effects)) for which in ("in", "measured")
+        )
+        return cls(found["protocol"], found["metric"], put_in, measured, found["doses"], found["combination"], effects)
+
     def table(self) -> Table:
         """A rich table: what was put in downwards, what was measured across; bold where the interval leaves out 0."""
         table = Table(title=Text(f"{self.protocol}: change of {self.metric} against unsteered"), title_justify="left")

@@ -102,14 +102,15 @@ def calibrate(
     chosen: dict[str, float] = {}
     if select == "kl" and meter is not None:
         for arm in directions.searched(arms, select=select):
-            chosen[arm] = dose_at_kl(lambda d, a=arm: mean_kl(meter, directions, a, d, tick), kl_budget)
+            found = dose_at_kl(lambda d, a=arm: mean_kl(meter, directions, a, d, tick), kl_budget)
+            chosen[arm] = float(f"{found:.4g}")
         chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
     curve: dict[str, dict[float, float]] = {}
     rows: list[Row] = []
     for arm in ["unsteered", *steered]:
         points: Sequence[float | None] = [None]
         if arm != "unsteered":
-            points = sorted(doses) if select == "effect" else [f * chosen[arm] for f in FACTORS]
+            points = sorted(doses) if select == "effect" else [float(f"{f * chosen[arm]:.4g}") for f in FACTORS]
         for dose in points:
             draws = range(-CURVE_DRAWS, 0) if arm == "random" else [0]
             hits = merged([score.hits(arm, dose, d) for d in draws])

@@ -79,7 +79,7 @@ def read_truthfulqa(path: str | Path) -> list[Question]:
                 )
             rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}.") from error
+        raise TextError(f"{path} cannot be read ({error.strerror}); check its path and your rights on it.") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TextError(f"{path} is not a CSV file in UTF-8: {error}.") from error
     if not rows:

@@ -20,4 +20,8 @@ def result_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
             style="dim",
         )
     yield from evidence_of(found)
+    if found["cross_effects"]:
+        from contrans.validation.cross_effects import CrossEffects  # needs torch, which a cached run does without
+
+        yield CrossEffects.from_json(found["cross_effects"]).table()
     yield Text(verdict(found["summary"]))

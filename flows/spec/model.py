@@ -107,10 +107,12 @@ class Refine(_Part):
     Attributes:
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
         position: the token that states are read at: "last", "last:K", "answer" or "span:TEXT".
+        pairs: texts of each side at most, the first by their hashes; null for all.
     """
 
     estimator: Literal["mean_difference", "pca", "lda", "logistic"] = "mean_difference"
     position: Annotated[str, AfterValidator(_position)] = "last"
+    pairs: Annotated[int, Field(ge=2)] | None = None
 
 
 class CorpusRows(_Part):
@@ -196,6 +198,9 @@ class Validate(_Part):
         dev_per_label: items of each label (or group) on dev; null for all.
         test_per_label: items of each label (or group) on test; null for all.
         generic_texts: texts that KL and perplexity are measured on.
+        cross_effects: what every concept's transplant does to every other's effect: "none", "singly", or "pairs" for
+            two concepts at once too.
+        combine: how two concepts are put in at once: a key of `contrans.transplants.compose.COMBINATIONS`.
     """
 
     protocol: Literal["emotion", "truthfulqa", "toxicity"] = "emotion"
@@ -219,6 +224,8 @@ class Validate(_Part):
     dev_per_label: Positive | None = 8
     test_per_label: Positive | None = 25
     generic_texts: Positive = 8
+    cross_effects: Literal["none", "singly", "pairs"] = "none"
+    combine: Literal["sum", "loewdin", "gram_schmidt", "solve"] = "sum"
 
     @field_validator("arms")
     @classmethod

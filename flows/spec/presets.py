@@ -17,9 +17,8 @@ _CHOSEN: dict[str, Any] = {
         "spread": 1300,
         "truncated": 1300,
         "plain": 0,
-        "mixes": [["wrapped"], ["wrapped", "spread"], ["truncated"]],
+        "mixes": [["wrapped", "spread"], ["wrapped"], ["spread"], ["truncated"]],
     },
-    "map": {"lambda_select": "auto"},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -83,7 +83,7 @@ def test_plan_sees_what_a_setting_changes(typed: Typed, done: Done, spec_path: P
     assert validate["seconds"] > 0
     assert validate["memory"] > 1e8
     _, out, err = typed("plan", spec_path, "--set", setting, home=done.home)
-    assert "2 of 11" in out
+    assert "2 of 12" in out
     assert "contrans run" in err
 
 

@@ -53,7 +53,8 @@ def test_document_has_all_that_is_documented(done: Done) -> None:
 
 def test_stdout_is_data_and_stderr_is_talk(done: Done) -> None:
     assert "transplanted" in done.process.stdout
-    assert "gain recovered" in done.process.stdout
+    assert "logit accuracy by concept" in done.process.stdout
+    assert "Not significant" in done.process.stdout
     assert "✓ validate" in done.process.stderr
     assert "contrans list" in done.process.stderr
     for noise in ("prefect", "mlflow", "alembic", "INFO", "Traceback"):

@@ -13,6 +13,7 @@ from contrans.states.precision import PRECISIONS
 from contrans.validation.arms import ARMS
 from flows.spec import Compute, MapSettings, PipelineSpec, Refine, load_spec, shipped_specs
 from flows.spec.model import Arm
+from flows.spec.presets import PRESETS
 
 MODELS = "source: org/a\ntarget: org/b\n"
 
@@ -23,12 +24,24 @@ def read(tmp_path: Path, text: str, *settings: str) -> PipelineSpec:
     return load_spec(path, settings)
 
 
-def test_quickstart_spells_the_defaults_out() -> None:
+def test_quickstart_spells_every_setting_out() -> None:
     spec = load_spec("quickstart")
-    assert spec == PipelineSpec(name="quickstart", source=spec.source, target=spec.target)
     assert "quickstart" in shipped_specs()
     raw = yaml.safe_load(shipped_specs()["quickstart"].read_text())
     assert raw == spec.canonical()
+
+
+def test_a_preset_stands_where_a_spec_says_nothing(tmp_path: Path) -> None:
+    paper = read(tmp_path, f"{MODELS}preset: paper\nmap: {{held_out: 0.1}}\n")
+    assert (paper.map.estimator, paper.map.rescale, paper.map.held_out) == ("paper", "none", 0.1)
+    assert (paper.blocks.source, paper.blocks.target, paper.corpus.candidates) == (0.75, 0.75, [["truncated"]])
+    strict = read(tmp_path, f"{MODELS}preset: strict\nvalidate: {{kl_budget: 0.3}}\n")
+    assert (strict.validate_.select, strict.validate_.kl_budget, strict.validate_.random_draws) == ("kl", 0.3, 99)
+    assert set(strict.validate_.arms) == set(ARMS)
+    assert strict.blocks.source == "auto"
+    for name in PRESETS:
+        assert read(tmp_path, MODELS, f"preset={name}").preset == name
+    assert PipelineSpec.model_validate(strict.canonical()) == strict
 
 
 def test_choices_are_those_of_the_library() -> None:
@@ -76,7 +89,7 @@ def test_paths_that_begin_with_a_dot_lie_beside_the_spec(tmp_path: Path) -> None
 
 
 MISTAKES = [
-    ("foo: 1", 3, "there is no key foo; the keys there are name, source"),
+    ("foo: 1", 3, "there is no key foo; the keys there are name, preset, source"),
     ("validate:\n  random_drows: 5", 4, "no key validate.random_drows; did you mean validate.random_draws?"),
     ("random_draws: 5", 3, "there is no key random_draws; did you mean validate.random_draws?"),
     ("conpute: {}", 3, "did you mean compute?"),
@@ -85,7 +98,11 @@ MISTAKES = [
     ("seed: -1", 3, "seed must be at least 0, not -1."),
     ("corpus: {wrapped: 1.5}", 3, "corpus.wrapped must be a whole number, not 1.5."),
     ("corpus: {wrapped: '16'}", 3, "corpus.wrapped must be a whole number, not '16'."),
-    ("corpus: {wrapped: 0, truncated: 0}", 3, "corpus has no rows; set wrapped, truncated or plain above 0."),
+    (
+        "corpus: {wrapped: 0, spread: 0, truncated: 0, mixes: []}",
+        3,
+        "corpus has no rows; set wrapped, spread, truncated or plain above 0.",
+    ),
     ("map: {estimator: rigde}", 3, "map.estimator cannot be 'rigde'; did you mean ridge?"),
     ("map: {held_out: 0}", 3, "map.held_out must be above 0, not 0."),
     ("map: {held_out: 0.9}", 3, "map.held_out must be at most 0.5, not 0.9."),
@@ -97,7 +114,7 @@ MISTAKES = [
     ("validate: {doses: [0.1, 0.1]}", 3, "validate.doses names 0.1 twice; keep it once."),
     ("validate: {doses: [.nan]}", 3, "validate.doses[0] must be a number above 0, not nan."),
     ("validate: {random_draws: 0}", 3, "validate.random_draws must be at least 1, not 0."),
-    ("validate: {protocol: mood}", 3, "validate.protocol cannot be 'mood'; use emotion."),
+    ("validate: {protocol: mood}", 3, "validate.protocol cannot be 'mood'; use emotion, truthfulqa or toxicity."),
     ("blocks: {source: deep}", 3, "blocks.source must be a block number such as 14 or a relative depth"),
     ("blocks: {source: 1.5}", 3, "blocks.source must lie between 0.0 and 1.0"),
     ("blocks: {source: -1}", 3, "blocks.source must not be negative; blocks count from 0."),

@@ -46,7 +46,8 @@ def write(folder: Path) -> Path:
         "target": "./target",
         "concepts": [f"./moods/{label}.yaml" for label in LABELS],
         "blocks": {"source": 2, "target": 0.5},
-        "corpus": {"name": "./passages.txt", "wrapped": 40, "truncated": 30},
+        "corpus": {"name": "./passages.txt", "wrapped": 40, "spread": 0, "truncated": 30, "mixes": []},
+        "map": {"lambda_select": "r2"},
         "validate": {
             "doses": [0.2, 0.5],
             "random_draws": 2,
