@@ -1,4 +1,4 @@
-"""The choice of blocks, rows and λ, by the causal effect that the transplants have on dev at one price in KL."""
+"""The choice of blocks, rows, estimator and λ, by the causal effect of the transplants on dev at one price in KL."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ class Choice:
         source_block: block mapped from.
         target_block: block mapped to and transplanted at.
         mix: kinds of corpus rows that the map is fitted on.
+        estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
         lambda_select: what λ is chosen by.
     """
 
     source_block: int
     target_block: int
     mix: tuple[str, ...]
+    estimator: str
     lambda_select: str
 
     @property
@@ -38,39 +40,44 @@ class Choice:
         return self.source_block, self.target_block
 
 
-def lambdas(study: Study) -> list[str]:
-    """The ways to choose λ that a spec leaves open."""
-    wanted = study.spec.map.lambda_select
-    return ["r2", "direction"] if wanted == "auto" else [wanted]
+def ways(study: Study) -> list[tuple[tuple[str, ...], str, str]]:
+    """What a spec leaves open beside blocks: mixes, estimators and ways to choose λ, in all combinations."""
+    settings = study.spec.map
+    estimators = ["ridge", "procrustes", "whitened"] if settings.estimator == "auto" else [settings.estimator]
+    lambdas = ["r2", "direction"] if settings.lambda_select == "auto" else [settings.lambda_select]
+    return [
+        (tuple(mix), estimator, by)
+        for mix in study.spec.corpus.candidates
+        for estimator in estimators
+        for by in (lambdas if estimator == "ridge" else ["r2"])
+    ]
 
 
 def n_tried(study: Study) -> int:
     """How many candidates' effects are measured: none where nothing is left open."""
-    pairs = min(len(study.pairs), study.spec.blocks.tries)
-    others = len(study.spec.corpus.candidates) * len(lambdas(study)) - 1
+    pairs, others = min(len(study.pairs), study.spec.blocks.tries), len(ways(study)) - 1
     return pairs + others if pairs + others > 1 else 0
 
 
 def choose(study: Study) -> Work:
     """`choice.json`: what was chosen, and the effect of everything that was tried.
 
-    Pairs of blocks first, with the first mix and λ; then the other mixes and λs at the best pair.
+    Pairs of blocks first, with the first mix and estimator; then all others at the best pair.
     """
 
     def run(context: StepContext) -> dict[str, bytes]:
-        mixes = [tuple(mix) for mix in study.spec.corpus.candidates]
-        first = Choice(*study.pairs[0], mixes[0], lambdas(study)[0])
-        tried: list[dict[str, Any]] = []
-        best = first
+        open_ways = ways(study)
+        first = Choice(*study.pairs[0], *open_ways[0])
+        candidates, tried = [first], []
         if n_tried(study):
             trial = _Trial(study, context)
-            pairs = trial.ranked()
-            candidates = [replace(first, source_block=p.source, target_block=p.target) for p in pairs]
+            candidates = [replace(first, source_block=p.source, target_block=p.target) for p in trial.ranked()]
             tried = trial.measure(candidates)
-            best = _best(tried, candidates)
-            more = [replace(best, mix=mix, lambda_select=name) for mix in mixes for name in lambdas(study)]
-            tried += trial.measure([c for c in more if c != best])
-            best = _best(tried, [*candidates, *(c for c in more if c != best)])
+            pair = _best(tried, candidates).pair
+            others = [Choice(*pair, *way) for way in open_ways[1:]]
+            tried += trial.measure(others)
+            candidates += others
+        best = _best(tried, candidates) if tried else first
         return {"choice.json": json.dumps({"chosen": asdict(best), "tried": tried}, indent=1, sort_keys=True).encode()}
 
     return run
@@ -79,7 +86,7 @@ def choose(study: Study) -> Work:
 def read_choice(data: bytes) -> Choice:
     """What `choose` wrote."""
     chosen = json.loads(data)["chosen"]
-    return Choice(chosen["source_block"], chosen["target_block"], tuple(chosen["mix"]), chosen["lambda_select"])
+    return Choice(**{**chosen, "mix": tuple(chosen["mix"])})
 
 
 def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> MapSet:
@@ -88,7 +95,7 @@ def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> Map
     from flows.work import MAP_ARMS, read_states
 
     spec = context.spec
-    estimator = MAP_ARMS[arm] or spec.map.estimator
+    estimator = MAP_ARMS[arm] or choice.estimator
     # the paper fits on truncated sentences alone
     rows = study.rows_of(("truncated",) if arm == "paper" else choice.mix)
     states = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from contrans.hashing import digest, text_hash
 from contrans.validation.items import CURVE_DRAWS, n_scorings
-from flows.choosing import choose, lambdas, n_tried
+from flows.choosing import choose, n_tried, ways
 from flows.judging import Items, items
 from flows.store import Store
 from flows.study import ModelFacts, study
@@ -182,7 +182,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     share_above = max(1 - (min(s.blocks("target")) + 1) / target.n_blocks, 1 / target.n_blocks)
     arms, n_concepts = list(v.arms), len(s.contrasts)
     generic = _tokens(list(s.generic.texts))
-    own_shifts = n_concepts * len(set(arms) - {"unsteered", "random"})
+    own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "prompt"})
     tried = n_tried(s)
     add(
         "choose",
@@ -193,8 +193,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             **judged,
             "pairs": s.pairs,
             "tries": spec.blocks.tries,
-            "mixes": spec.corpus.candidates,
-            "lambdas": lambdas(s),
+            "ways": ways(s),
             "kl_budget": v.kl_budget if tried else None,
             "items": dev.key if tried else None,
             "precision": precision if tried else None,

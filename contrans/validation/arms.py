@@ -9,6 +9,7 @@
 | shuffled_map | the source's vector through a map fitted on rows that do not belong together |
 | wrong_concept | another concept's transplant |
 | opposite | the transplant turned round (−α) |
+| prompt | none: the concept is asked for in words |
 | paper | the source's vector through the paper's map (min-norm, plain truncated sentences) |
 """
 
@@ -25,6 +26,7 @@ ARMS = (
     "shuffled_map",
     "wrong_concept",
     "opposite",
+    "prompt",
     "paper",
 )
 SEARCHED = ("transplanted", "own", "paper")
@@ -78,7 +80,7 @@ class Directions:
         return list(self.by_arm["transplanted"])
 
     def steered(self, arms: Sequence[str]) -> list[str]:
-        """Those of some arms that put something in, and that there are directions for."""
+        """Those of some arms that put a shift in, and that there are directions for."""
         have = {"random", "opposite", *self.by_arm, *(("wrong_concept",) if len(self.concepts) > 1 else ())}
         return [a for a in arms if a != "unsteered" and a in have]
 

@@ -1,5 +1,6 @@
 """Arms side by side: every arm scores the test items once, at the dose that dev chose for it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ from contrans.validation.rows import (
     rows_of,
 )
 from contrans.validation.statistics import random_p_value
+
+log = logging.getLogger(__name__)
 
 Summary = dict[str, dict[str, float | None]]
 FEWEST_DRAWS = 99
@@ -71,6 +74,8 @@ def validate(
         if arm != "random":
             rows += mcnemar_rows(protocol, hits, arm, dose)
         rows += _costs(protocol.name, meter, directions, arm, dose, seed, tick)
+    if "prompt" in arms:
+        rows += _asked_in_words(protocol, hits, concepts, seed, tick)
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
     if len(by_draw) >= FEWEST_DRAWS:
         rows += _random_p(protocol, hits, by_draw, doses)
@@ -88,6 +93,25 @@ def validate(
                     Row(concept, protocol.name, "test", "transplanted", "gain_recovered", dose, value, low, high, n)
                 )
     return rows, summary
+
+
+def _asked_in_words(
+    protocol: ItemProtocol, hits: dict[str, ConceptHits], concepts: Sequence[str], seed: int, tick: Tick
+) -> list[Row]:
+    ask = getattr(protocol, "prompted", None)
+    if ask is None:
+        log.warning("The protocol %s does not ask in words: the arm prompt is left out.", protocol.name)
+        return []
+    found = {}
+    for concept in concepts:
+        found[concept] = protocol.hits(ask(concept), concept)
+        tick(protocol.n_tokens)
+    hits["prompt"] = merged([found])
+    return [
+        *rows_of(protocol, hits["prompt"], "test", "prompt", None, seed=seed, bootstrap=True),
+        *gain_rows(protocol, hits, "prompt", None, seed=seed),
+        *mcnemar_rows(protocol, hits, "prompt", None),
+    ]
 
 
 def _random_p(

@@ -18,7 +18,7 @@ from contrans.validation.statistics import sufficient_dose
 Tick = Callable[[int], None]
 
 SELECT = ("effect", "kl")
-FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+FACTORS = (0.35, 0.7, 1.0, 1.4, 2.0)
 """Doses of a curve around the one that meets a KL budget, as multiples of it."""
 
 
@@ -106,6 +106,7 @@ def calibrate(
             chosen[arm] = float(f"{found:.4g}")
         chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
     curve: dict[str, dict[float, float]] = {}
+    price: dict[tuple[str, float], float] = {}
     rows: list[Row] = []
     for arm in ["unsteered", *steered]:
         points: Sequence[float | None] = [None]
@@ -118,7 +119,11 @@ def calibrate(
             effect = mean_share(hits[protocol.effect].values(), once(protocol.n_items)).item()
             curve.setdefault(arm, {})[dose or 0.0] = effect
             if meter is not None and dose is not None:
-                kl = mean_kl(meter, directions, arm, dose, tick)
+                # a wrong concept's shifts are the transplanted ones, each for another concept
+                paid = "transplanted" if arm == "wrong_concept" else arm
+                if (paid, dose) not in price:
+                    price[paid, dose] = mean_kl(meter, directions, paid, dose, tick)
+                kl = price[paid, dose]
                 rows.append(Row("all", protocol.name, "dev", arm, "kl", dose, kl, None, None, meter.n_tokens))
     if select == "effect":
         base = curve["unsteered"][0.0]

@@ -19,6 +19,24 @@ from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
 from contrans.validation.protocol import Hits
 
+REQUEST = "For the next scenario, answer {label}.\n\n"
+"""What the arm `prompt` says in words."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Prompts made ready for scoring.
+
+    Attributes:
+        engine: over the rows.
+        rows_of: per item the row of each tail of label tokens.
+        n_tokens: tokens of all rows and their prefix.
+    """
+
+    engine: ScoringEngine
+    rows_of: list[dict[tuple[int, ...], int]]
+    n_tokens: int
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -96,29 +114,36 @@ class EmotionProtocol:
             self.items += part
             truth += [i] * len(part)
         self.truth = np.array(truth)
-        self._label_ids = self._tokenised_labels(model, family)
-        prefix_text = few_shot_prefix(family)
-        whole = encode(model, [prefix_text + e.prompt for e in self.items]).ids
+        self._model, self._block, self._precision, self._batch_tokens = model, block, precision, batch_tokens
+        self._prefix_text = few_shot_prefix(family)
+        self._label_ids = self._tokenised_labels(model)
+        self._asked = self._prepared("")
+        self.n_tokens = self._asked.n_tokens
+
+    def _prepared(self, request: str) -> "_Asked":
+        whole = encode(self._model, [self._prefix_text + request + e.prompt for e in self.items]).ids
         shared = _common_prefix(whole)
         # at least one token must follow the prefix
         shared = min(shared, min(map(len, whole)) - 1)
-        suffixes = [row[shared:] for row in whole]
+        rows: list[list[int]] = []
+        rows_of = []
         # the last token of a label is never fed: what stands before it predicts it
-        rows, self._rows_of = [], []
-        for suffix in suffixes:
-            tails = {tuple(ids[:k]) for ids in self._label_ids for k in range(len(ids))}
-            where = {}
-            for tail in sorted(tails):
-                where[tail] = len(rows)
-                rows.append([*suffix, *tail])
-            self._rows_of.append(where)
-        self.n_tokens = shared + sum(map(len, rows))
-        self._engine = ScoringEngine(
-            model, block, rows, prefix=whole[0][:shared], precision=precision, batch_tokens=batch_tokens
+        tails = sorted({tuple(ids[:k]) for ids in self._label_ids for k in range(len(ids))})
+        for suffix in (row[shared:] for row in whole):
+            rows_of.append({tail: len(rows) + i for i, tail in enumerate(tails)})
+            rows += [[*suffix, *tail] for tail in tails]
+        engine = ScoringEngine(
+            self._model,
+            self._block,
+            rows,
+            prefix=whole[0][:shared],
+            precision=self._precision,
+            batch_tokens=self._batch_tokens,
         )
+        return _Asked(engine, rows_of, shared + sum(map(len, rows)))
 
-    def _tokenised_labels(self, model: Model, family: Sequence[ContrastSet]) -> list[list[int]]:
-        stem = few_shot_prefix(family) + self.items[0].prompt
+    def _tokenised_labels(self, model: Model) -> list[list[int]]:
+        stem = self._prefix_text + self.items[0].prompt
         alone = encode(model, [stem]).ids[0]
         out = []
         for label in self.labels:
@@ -135,20 +160,28 @@ class EmotionProtocol:
 
     def score(self, shift: torch.Tensor | None) -> Scores:
         """What the model answers with the block's output shifted by [d], or unsteered."""
+        return self._scores(self._asked, shift)
+
+    def prompted(self, concept: str) -> Scores:
+        """What the unsteered model answers if it is asked in words, right before the scenario, to name a concept."""
+        label = self.labels[self.concepts.index(concept)]
+        return self._scores(self._prepared(REQUEST.format(label=label)), None)
+
+    def _scores(self, asked: "_Asked", shift: torch.Tensor | None) -> Scores:
         wanted = sorted({t for ids in self._label_ids for t in ids})
         column = {t: i for i, t in enumerate(wanted)}
-        n_rows = sum(map(len, self._rows_of))
+        n_rows = sum(map(len, asked.rows_of))
         logprob = np.empty((n_rows, len(wanted)))
         best = np.empty(n_rows, dtype=np.int64)
-        for indices, logits in self._engine.logits(shift):
+        for indices, logits in asked.engine.logits(shift):
             picked = logits[:, wanted] - torch.logsumexp(logits, -1, keepdim=True)
             logprob[indices] = picked.double().cpu().numpy()
             best[indices] = logits.argmax(-1).cpu().numpy()
         labels = np.array(
-            [[self._word(logprob, column, where, ids) for ids in self._label_ids] for where in self._rows_of]
+            [[self._word(logprob, column, where, ids) for ids in self._label_ids] for where in asked.rows_of]
         )
-        greedy = np.full(len(self._rows_of), -1)
-        for i, where in enumerate(self._rows_of):
+        greedy = np.full(len(asked.rows_of), -1)
+        for i, where in enumerate(asked.rows_of):
             for j, ids in enumerate(self._label_ids):
                 if all(best[where[tuple(ids[:k])]] == t for k, t in enumerate(ids)):
                     greedy[i] = j

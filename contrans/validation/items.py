@@ -47,5 +47,6 @@ def few_shot_prefix(family: Sequence[ContrastSet]) -> str:
 def n_scorings(arms: Sequence[str], n_concepts: int, n_doses: int, draws: int) -> int:
     """How often all items are scored on dev (`n_doses` > 0) or on test (`n_doses` = 1 and `draws`)."""
     steered = [a for a in arms if a != "unsteered"]
-    own = sum(n_concepts for a in steered if a not in ("random", "wrong_concept"))
-    return 1 + n_doses * (own + (draws if "random" in steered else 0))
+    asked = 0 if n_doses != 1 or "prompt" not in steered else n_concepts
+    own = sum(n_concepts for a in steered if a not in ("random", "wrong_concept", "prompt"))
+    return 1 + asked + n_doses * (own + (draws if "random" in steered else 0))

@@ -3,7 +3,7 @@
 | preset | what it is |
 |---|---|
 | paper | Dong et al. 2024 (arXiv 2405.13578): min-norm map on truncated sentences, one pair of blocks at depth .75 |
-| default | blocks, rows and λ chosen by their effect on dev, doses by effect |
+| default | blocks, rows and estimator chosen by their effect on dev, doses by effect |
 | strict | the same, with every arm at one price in KL, 99 random directions and all test items |
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 _CHOSEN: dict[str, Any] = {
     "corpus": {
         "wrapped": 1300,
-        "spread": 1300,
+        "spread": 3000,
         "truncated": 1300,
         "plain": 0,
         "mixes": [["wrapped", "spread"], ["wrapped"], ["spread"], ["truncated"]],
     },
+    "map": {"estimator": "auto"},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -40,14 +41,15 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "shuffled_map",
                 "wrong_concept",
                 "opposite",
+                "prompt",
                 "paper",
             ],
             "select": "kl",
             "kl_budget": 0.1,
             "random_draws": 99,
-            "dev_per_label": None,
+            "dev_per_label": 12,
             "test_per_label": None,
-            "generic_texts": 24,
+            "generic_texts": 12,
         },
     },
 }

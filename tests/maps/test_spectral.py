@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from contrans.errors import FitError
-from contrans.maps.estimators import MAP_ESTIMATORS, MOMENT_ESTIMATORS, lstsq, pcr, procrustes, reduced_rank, ridge
+from contrans.maps.estimators import (
+    MAP_ESTIMATORS,
+    MOMENT_ESTIMATORS,
+    lstsq,
+    pcr,
+    procrustes,
+    reduced_rank,
+    ridge,
+    whitened,
+)
 from contrans.maps.estimators.directions import direction_scores
 from contrans.maps.estimators.ridge import RHO_GRID
 from contrans.maps.fit import fit_states
@@ -185,3 +194,39 @@ def test_every_estimator_survives_rank_deficient_states(estimator):
 
 def test_estimators_of_moments_are_among_all():
     assert set(MOMENT_ESTIMATORS) < set(MAP_ESTIMATORS)
+
+
+def numpy_power(c: np.ndarray, power: float) -> np.ndarray:
+    e, v = np.linalg.eigh(c)
+    return v @ np.diag((e + 0.01 * e.mean()) ** power) @ v.T
+
+
+@pytest.mark.parametrize(("ds", "dt"), [(6, 9), (9, 6)])
+def test_whitened_equals_numpy(ds, dt):
+    g = torch.Generator().manual_seed(4)
+    x = torch.randn((300, ds), generator=g, dtype=torch.float64) * torch.linspace(3, 0.3, ds, dtype=torch.float64) + 2
+    y = x @ torch.randn((ds, dt), generator=g, dtype=torch.float64)
+    y = y + torch.randn((300, dt), generator=g, dtype=torch.float64)
+    fit = whitened(PairedStates(x, y, [str(i) for i in range(300)]))
+    a, b = x.numpy() - x.numpy().mean(0), y.numpy() - y.numpy().mean(0)
+    cx, cy, cxy = a.T @ a / 300, b.T @ b / 300, a.T @ b / 300
+    u, _, vt = np.linalg.svd(numpy_power(cx, -0.25) @ cxy @ numpy_power(cy, -0.25), full_matrices=False)
+    w = numpy_power(cx, -0.25) @ u @ vt @ numpy_power(cy, 0.25)
+    scale = np.linalg.lstsq((a @ w).reshape(-1, 1), b.reshape(-1), rcond=None)[0][0]
+    np.testing.assert_allclose(fit.weight, scale * w, atol=1e-9)
+    assert 0 < fit.info["heldout_r2"] < 1
+    assert torch.linalg.matrix_rank(fit.retained) == min(ds, dt)
+
+
+def test_whitening_halfway_finds_any_linear_map_and_none_at_all_is_procrustes():
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn((2000, 8), generator=g, dtype=torch.float64)
+    weight = torch.randn((8, 8), generator=g, dtype=torch.float64)
+    paired = PairedStates(x, x @ weight, [str(i) for i in range(2000)])
+
+    def error(found: torch.Tensor) -> float:
+        return float((found - weight).norm() / weight.norm())
+
+    assert error(whitened(paired, power=0.5).weight) < 0.05
+    assert error(procrustes(paired).weight) > 0.3
+    torch.testing.assert_close(whitened(paired, power=0.0).weight, procrustes(paired).weight, atol=1e-8, rtol=1e-6)

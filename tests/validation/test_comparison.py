@@ -146,7 +146,7 @@ def test_a_kl_budget_is_met_by_every_arm(worded, family):
         assert mean_kl(meter, directions, arm, found.doses[arm]) == pytest.approx(0.05, rel=0.021)
     assert found.doses["wrong_concept"] == found.doses["opposite"] == found.doses["transplanted"]
     kl = {r.dose: r.value for r in found.rows if (r.arm, r.metric) == ("own", "kl")}
-    assert len(kl) == 6
+    assert len(kl) == 5
     assert list(kl.values()) == sorted(kl.values())
     assert kl[found.doses["own"]] == pytest.approx(0.05, rel=0.021)
 
@@ -188,6 +188,29 @@ def test_random_draws_give_a_p_value(worded, family):
     assert set(found) == {"all", *(c.concept for c in family)}
     assert 0.01 <= found["all"].value <= 0.1
     assert found["all"].n == 99
+
+
+def test_the_concept_is_asked_for_in_words(worded, family):
+    p = protocol(worded, family, "test", 1)
+    scores = p.prompted("haste")
+    label = p.labels[p.concepts.index("haste")]
+    for i in (0, 2):
+        text = f"{few_shot_prefix(family)}For the next scenario, answer {label}.\n\n{p.items[i].prompt}"
+        ids = worded.tokenizer(text)["input_ids"]
+        answer = worded.tokenizer(f"{text} {label}")["input_ids"][len(ids) :]
+        with torch.inference_mode():
+            logp = worded.module(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
+        expected = sum(float(logp[len(ids) - 1 + k, t]) for k, t in enumerate(answer))
+        assert scores.label_logprob[i, p.labels.index(label)] == pytest.approx(expected, abs=2e-3)
+    directions = planted(worded, family)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    rows, summary = validate(
+        p, directions, meter, arms=["unsteered", "transplanted", "prompt"], doses={"transplanted": 1.0}
+    )
+    asked = [r for r in rows if r.arm == "prompt"]
+    assert {r.dose for r in asked} == {None}
+    assert {r.metric for r in asked} >= {"logit_accuracy", "gain", "mcnemar_p_holm"}
+    assert "prompt" in summary
 
 
 def test_a_pair_of_opposites_is_a_family_of_two():

@@ -12,6 +12,7 @@ from contrans.maps.estimators.reduced_rank import reduced_rank
 from contrans.maps.estimators.ridge import ridge, ridge_moments
 from contrans.maps.estimators.shuffled import shuffled
 from contrans.maps.estimators.spectral import PairedMoments
+from contrans.maps.estimators.whitened import whitened
 from contrans.maps.paired import PairedStates
 
 MapEstimator = Callable[[PairedStates], Fit]
@@ -22,6 +23,7 @@ MAP_ESTIMATORS: dict[str, MapEstimator] = {
     "pcr": pcr,
     "procrustes": procrustes,
     "reduced_rank": reduced_rank,
+    "whitened": whitened,
     "shuffled": shuffled,
     "identity": identity,
 }
@@ -48,4 +50,5 @@ __all__ = [
     "reduced_rank",
     "ridge",
     "shuffled",
+    "whitened",
 ]
