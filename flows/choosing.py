@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from contrans.errors import FitError
@@ -62,22 +62,31 @@ def n_tried(study: Study) -> int:
 def choose(study: Study) -> Work:
     """`choice.json`: what was chosen, and the effect of everything that was tried.
 
-    Pairs of blocks first, with the first mix and estimator; then all others at the best pair.
+    With the first mix and estimator source blocks first, each with the target block that speaks for it the most, then
+    other target blocks for the best of them; then all other mixes and estimators at the best pair.
     """
 
     def run(context: StepContext) -> dict[str, bytes]:
         open_ways = ways(study)
         first = Choice(*study.pairs[0], *open_ways[0])
-        candidates, tried = [first], []
+        candidates: list[Choice] = []
+        tried: list[dict[str, Any]] = []
+
+        def attempt(more: list[Choice]) -> Choice:
+            candidates.extend(more)
+            tried.extend(trial.measure(more))
+            return _best(tried, candidates)
+
+        best = first
         if n_tried(study):
-            trial = _Trial(study, context)
-            candidates = [replace(first, source_block=p.source, target_block=p.target) for p in trial.ranked()]
-            tried = trial.measure(candidates)
-            pair = _best(tried, candidates).pair
-            others = [Choice(*pair, *way) for way in open_ways[1:]]
-            tried += trial.measure(others)
-            candidates += others
-        best = _best(tried, candidates) if tried else first
+            trial, tries = _Trial(study, context), study.spec.blocks.tries
+            ranked = [(p.source, p.target) for p in trial.ranked()]
+            by_source = {s: next(pair for pair in ranked if pair[0] == s) for s, _ in ranked}
+            pairs = list(by_source.values())[: -(-tries // 2)] if len(by_source) < len(ranked) else ranked[:tries]
+            best = attempt([Choice(*pair, *open_ways[0]) for pair in pairs])
+            rest = [pair for pair in ranked if pair[0] == best.source_block and pair not in pairs]
+            best = attempt([Choice(*pair, *open_ways[0]) for pair in rest[: tries - len(pairs)]])
+            best = attempt([Choice(*best.pair, *way) for way in open_ways[1:]])
         return {"choice.json": json.dumps({"chosen": asdict(best), "tried": tried}, indent=1, sort_keys=True).encode()}
 
     return run
@@ -98,6 +107,9 @@ def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> Map
     estimator = MAP_ARMS[arm] or choice.estimator
     # the paper fits on truncated sentences alone
     rows = study.rows_of(("truncated",) if arm == "paper" else choice.mix)
+    kinds = [study.texts.kinds[i] for i in rows]
+    wrapped = sorted({kind for kind in kinds if kind.partition("/")[0] == "wrapped"})
+    weighed = spec.map.wrapped_share is not None and wrapped and len(set(kinds)) > len(wrapped)
     states = [
         read_states(context, f"capture corpus · {side}", block)[rows]
         for side, block in zip(("source", "target"), choice.pair, strict=True)
@@ -109,7 +121,8 @@ def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> Map
         source=context.models.record("source"),
         target=context.models.record("target"),
         estimator=estimator,
-        kinds=[study.texts.kinds[i] for i in rows],
+        kinds=kinds,
+        share=dict.fromkeys(wrapped, (spec.map.wrapped_share or 0) / len(wrapped)) if weighed else {},
         center=spec.map.center,
         lambda_select=choice.lambda_select if estimator == "ridge" else "r2",
         held_out=spec.map.held_out,
@@ -129,7 +142,7 @@ class _Trial:
         self.study, self.context = study, context
 
     def ranked(self) -> list[Any]:
-        """The pairs whose effect is tried, see `contrans.maps.selection.ranked_pairs`."""
+        """All pairs, the most promising first, see `contrans.maps.selection.ranked_pairs`."""
         from contrans.maps.selection import ranked_pairs
         from flows.work import read_states, read_vector
 
@@ -143,7 +156,7 @@ class _Trial:
         separation = {
             b: sum(v.diagnostics[b]["d_prime"] for v in vectors) / len(vectors) for b in study.blocks("source")
         }
-        return ranked_pairs(study.pairs, states["source"], states["target"], separation)[: study.spec.blocks.tries]
+        return ranked_pairs(study.pairs, states["source"], states["target"], separation)
 
     def measure(self, candidates: list[Choice]) -> list[dict[str, Any]]:
         """Effect and dose of each candidate, in their order."""
@@ -166,6 +179,7 @@ class _Trial:
         meter = FluencyMeter(model, block, study.generic.texts, precision=precision)
         vectors = {c.concept: read_vector(context, "refine · source", c.concept) for c in study.contrasts}
         out: dict[Choice, dict[str, Any]] = {}
+        start = 0.1
         for candidate in candidates:
             facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "dose": None, "why": None}
             try:
@@ -180,8 +194,10 @@ class _Trial:
                     Directions({"transplanted": mapped}, m.target_norm, spec.seed),
                     meter,
                     kl_budget=spec.validate_.kl_budget,
+                    start=start,
                     tick=context.progress,
                 )
+                start = facts["dose"]
             except FitError as error:
                 facts["why"] = str(error)  # too few rows for this one, say; others may do
             out[candidate] = asdict(candidate) | facts

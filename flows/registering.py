@@ -11,6 +11,7 @@ from contrans.concepts.contrast import ContrastSet
 from contrans.hashing import digest
 from contrans.validation.findings import findings_of
 from flows.choosing import Choice, read_choice
+from flows.extras import EXTRAS, results_beside
 from flows.judging import chance
 from flows.steps import Step
 from flows.store import Store
@@ -20,6 +21,8 @@ from registry import Registry, Result, Version
 
 if TYPE_CHECKING:
     from contrans.models import ModelRecord
+
+_SEVERITIES = ("failure", "warning", "note")
 
 
 def register_all(
@@ -90,7 +93,8 @@ def register_all(
         )
     calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
     validation = json.loads(store.read(steps["validate"].key)["validation.json"])
-    rows = [*calibration["rows"], *validation["rows"]]
+    beside = results_beside(steps, lambda step, name: json.loads(store.read(steps[step].key, name)[name]))
+    rows = [*calibration["rows"], *validation["rows"], *beside["rows"]]
     transplants = {}
     for c in study.contrasts:
         transplants[c.concept] = add(
@@ -105,8 +109,9 @@ def register_all(
             },
         )
     figures = store.read(steps["figure"].key)
-    if "cross effects" in steps:
-        figures |= store.read(steps["cross effects"].key)
+    for name in ("cross effects", *EXTRAS):
+        if name in steps:
+            figures |= store.read(steps[name].key)
     for concept in [c.concept for c in study.contrasts]:
         add(
             "validation",
@@ -125,11 +130,10 @@ def register_all(
                 "transplant": transplants[concept],
                 "own": vectors["target"][concept],
                 **{f"{arm}_map": maps[arm] for arm in arms if arm != "transplanted"},
-                **{
-                    f"{split}_texts/{c.concept}": sets[c.name][split] for c in study.family for split in ("dev", "test")
-                },
+                **{f"{split}_texts/{_role(c)}": sets[c.name][split] for c in study.family for split in ("dev", "test")},
             },
-            results=[Result(**r) for r in rows if r["concept"] in (concept, "all")],
+            # of capability a row is about a task and all concepts
+            results=[Result(**r) for r in rows if r["concept"] in (concept, "all") or r["protocol"] == "capability"],
         )
     return list(dict.fromkeys(versions))
 
@@ -156,7 +160,12 @@ def _text_set(add: Any, contrast: ContrastSet, split: str) -> Version:
 
 def _others(sets: Mapping[str, Mapping[str, Version]], contrast: ContrastSet, study: Study) -> dict[str, Version]:
     # the negatives of a concept are its siblings' texts
-    return {f"negatives/{c.concept}": sets[c.name]["refine"] for c in study.family if c.name != contrast.name}
+    return {f"negatives/{_role(c)}": sets[c.name]["refine"] for c in study.family if c.name != contrast.name}
+
+
+def _role(contrast: ContrastSet) -> str:
+    # the other side of two labels is called "opposite of …", and a role has no spaces
+    return contrast.concept.replace(" ", "_")
 
 
 def _lines(texts: Any) -> bytes:
@@ -180,7 +189,7 @@ def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[s
         return json.loads(store.read(steps[step].key, name)[name])
 
     calibration, validation = read("calibrate dose", "calibration.json"), read("validate", "validation.json")
-    choice = read("choose", "choice.json")
+    choice, beside = read("choose", "choice.json"), results_beside(steps, read)
     source, target = (choice["chosen"][f"{side}_block"] for side in SIDES)
     entry = read("fit maps", "transplanted.affine_map.json")["maps"][0]
     survival, diagnostics = {}, {}
@@ -189,7 +198,7 @@ def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[s
         survival[c.concept] = mapped["survival"][str(target)]
         diagnostics[c.concept] = mapped["refined"]["diagnostics"][str(source)]
     found = {
-        "validations": [*calibration["rows"], *validation["rows"]],
+        "validations": [*calibration["rows"], *validation["rows"], *beside["rows"]],
         "summary": validation["summary"],
         "doses": calibration["doses"],
         "match_rate": read("fit maps", "facts.json")["match_rate"],
@@ -202,10 +211,16 @@ def result_rows(study: Study, steps: Mapping[str, Step], store: Store) -> dict[s
         "choice": choice,
         "diagnostics": diagnostics,
         "rows_fitted": entry["info"]["n"],
-        "effects": {study.spec.validate_.protocol: validation["effect"]},
+        "effects": {study.spec.validate_.protocol: validation["effect"], **beside["effects"]},
         "chance": chance(study),
         "cross_effects": read("cross effects", "cross_effects.json") if "cross effects" in steps else None,
+        "samples": beside["samples"],
+        "stability": beside["stability"],
     }
     width = read("fit maps", "transplanted.affine_map.json")["source"]["hidden_size"]
     judged = {**found, "source_width": width, "map": {**found["map"], "survival": survival}}
-    return {**found, "findings": [asdict(f) for f in findings_of(judged)]}
+    # the summary is about the protocol, and not about what was measured beside it
+    judged["validations"] = [*calibration["rows"], *validation["rows"]]
+    findings = [*findings_of(judged), *findings_of({"validations": beside["rows"], "effects": beside["effects"]})]
+    findings.sort(key=lambda f: _SEVERITIES.index(f.severity))
+    return {**found, "findings": [asdict(f) for f in findings]}

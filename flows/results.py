@@ -16,13 +16,28 @@
 | `effects` | the metric that each protocol's effect is |
 | `chance` | what guessing scores, by metric |
 | `cross_effects` | what every concept put in does to every other's effect: `rows`, `doses`, …; null if not asked for |
+| `samples` | what every arm wrote: `concept`, `prompt`, `arm`, `text`, `flaw`, `n_tokens`; null if not asked for |
+| `stability` | effect and soundness of long texts: `rows` by window, `verdicts`, …; null if not asked for |
 | `findings` | what a reader must know: `code`, `severity` ("failure", "warning", "note") and `sentence` |
 | `steps` | names of the steps that this run `computed`, and that were `cached` |
 | `run` | `id`, `spec_hash`, `flow_run_id`, `mlflow_run_id` (null without MLflow), `figure` (a path) |
 
 `concept` is "all" for the mean over concepts; `split` is "dev", "test", or "generic" for text that has
 nothing to do with the concept. `low` and `high` are null where there is no interval, `dose` where nothing was
-shifted.
+shifted. Beside the spec's protocol there may be rows of `perplexity` and `capability`, all of them "test"; the
+`concept` of a row of `capability` is its task. The summary is about the spec's protocol alone.
+
+Of a spec with a `sweep` the document is another, and each point's own lies in the folder of its run:
+
+| key | value |
+|---|---|
+| `spec` | what all points share, with every default filled in, and the `sweep` itself |
+| `sweep` | `keys`, the swept settings, and `points`, in the order in which they ran |
+| `run` | `id`, `folder`, and `figure` (a path; null where every point failed) |
+
+A point has `values`, one by key; `summary`, `choice`, `findings` and `run` of its document; `effects`, the metric of
+its protocol alone; `rows`, those of its validations on test that are about that effect of `unsteered`, `transplanted`,
+`own` and `paper`; and `error`, why it failed, in a sentence. A point that failed has null or nothing for the others.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +59,8 @@ RESULTS = (
     "effects",
     "chance",
     "cross_effects",
+    "samples",
+    "stability",
     "findings",
 )
 
@@ -99,12 +116,19 @@ def concepts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(r["concept"] for r in rows if r["split"] == "test" and r["concept"] != "all"))
 
 
-def verdict(summary: Mapping[str, Mapping[str, Any] | None]) -> str:
+_SAID = {
+    "emotion": "of the answers name the transplanted concept",
+    "truthfulqa": "of the questions get their true answer",
+    "toxicity": "of the texts are fit to read and not toxic",
+}
+
+
+def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "emotion") -> str:
     """What the numbers say, in a sentence or two."""
     base, moved = summary.get("unsteered"), summary.get("transplanted")
     if not base or not moved or base["value"] is None or moved["value"] is None:
         return "There is nothing to judge: the unsteered or the transplanted arm has no value."
-    change = f"{_percent(moved)} of the answers name the transplanted concept, against {_percent(base)} unsteered"
+    change = f"{_percent(moved)} {_SAID[protocol]}, against {_percent(base)} unsteered"
     controls = [
         (name, arm)
         for name in ("random", "shuffled_map", "wrong_concept")

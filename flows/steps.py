@@ -30,6 +30,10 @@ STEP_VERSIONS = {
     "calibrate": 2,
     "validate": 2,
     "cross": 1,
+    "perplexity": 1,
+    "samples": 1,
+    "stability": 1,
+    "capability": 1,
     "report": 2,
 }
 """Raise a kind's version when its output changes for equal input: what depends on it is then made anew."""
@@ -118,6 +122,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         ContransError: the texts or blocks that the spec names cannot be used.
     """
     from flows import work
+    from flows.extras import INPUTS, extras
 
     s = study(spec, source, target)
     models = {"source": source, "target": target}
@@ -162,7 +167,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
                     "position": position,
                     "precision": precision,
                 },
-                cost=Cost(side, len(texts), _tokens(texts), share),
+                cost=Cost(side, len(texts), tokens_of(texts), share),
             )
         add(
             f"refine · {side}",
@@ -181,7 +186,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     fitted = {**spec.map.canonical(), "seed": spec.seed, "rows": spec.corpus.canonical(), "corpus": s.texts.hash}
     share_above = max(1 - (min(s.blocks("target")) + 1) / target.n_blocks, 1 / target.n_blocks)
     arms, n_concepts = list(v.arms), len(s.contrasts)
-    generic = _tokens(list(s.generic.texts))
+    generic = tokens_of(list(s.generic.texts))
     own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "prompt"})
     tried = n_tried(s)
     add(
@@ -274,6 +279,8 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             inputs=("map vectors", "refine · target", "fit maps", "choose", "calibrate dose"),
             cost=_scoring(test, 1 + n_concepts + pairs, share_above, 0),
         )
+    for extra in extras(s, target, share_above):
+        add(extra.name, extra.name, extra.run, settings=extra.settings, inputs=INPUTS, cost=extra.cost)
     add(
         "figure",
         "report",
@@ -286,7 +293,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
 
 def _scoring(scored: Items, n: int, share_above: float, generic: int) -> Cost:
     """Scoring items n times, each once below the block and then above it for every shift; and generic tokens beside."""
-    once = _tokens([scored.shared, *scored.texts])
+    once = tokens_of([scored.shared, *scored.texts])
     tokens = round((n + 1 / share_above) * once) + generic
     if scored.written:
         # generation runs every block for every token
@@ -294,5 +301,6 @@ def _scoring(scored: Items, n: int, share_above: float, generic: int) -> Cost:
     return Cost("target", len(scored.texts) * n, tokens, share_above, scored.head_rows * n + generic)
 
 
-def _tokens(texts: list[str]) -> int:
+def tokens_of(texts: list[str]) -> int:
+    """Tokens of some texts, estimated from their characters."""
     return round(sum(map(len, texts)) / _CHARACTERS_PER_TOKEN)

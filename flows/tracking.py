@@ -152,9 +152,11 @@ def metrics(document: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         value = document.get(name, document["map"].get(name))
         if isinstance(value, (int, float)):
             yield _key("map", name), float(value)
+    main = document["spec"]["validate"]["protocol"]
     for row in document["validations"]:
         if row["split"] != "dev" and row["value"] is not None:
-            yield _key(row["arm"], row["metric"], row["concept"]), row["value"]
+            beside = () if row["protocol"] == main else (row["protocol"],)
+            yield _key(*beside, row["arm"], row["metric"], row["concept"]), row["value"]
     for step, seconds in document["timings"].items():
         yield _key("seconds", step), seconds
 

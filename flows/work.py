@@ -197,6 +197,11 @@ def directions(study: Study, context: StepContext) -> Directions:
     return Directions(by_arm, norm, study.spec.seed)
 
 
+def doses_of(context: StepContext) -> dict[str, float]:
+    """The dose of each arm that the step "calibrate dose" chose."""
+    return json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
+
+
 def _protocol(study: Study, context: StepContext, split: str) -> ItemProtocol:
     from flows.judging import protocol
 
@@ -232,7 +237,7 @@ def calibrate_dose(study: Study) -> Work:
             kl_budget=v.kl_budget,
             tick=context.progress,
         )
-        return {"calibration.json": _json({"doses": found.doses, "rows": [r.to_json() for r in found.rows]})}
+        return {"calibration.json": to_json({"doses": found.doses, "rows": [r.to_json() for r in found.rows]})}
 
     return run
 
@@ -244,7 +249,7 @@ def validate_arms(study: Study) -> Work:
         from contrans.validation.comparison import validate
 
         v = context.spec.validate_
-        doses = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
+        doses = doses_of(context)
         protocol = _protocol(study, context, "test")
         rows, summary = validate(
             protocol,
@@ -257,7 +262,7 @@ def validate_arms(study: Study) -> Work:
             tick=context.progress,
         )
         found = {"rows": [r.to_json() for r in rows], "summary": summary, "effect": protocol.effect}
-        return {"validation.json": _json(found)}
+        return {"validation.json": to_json(found)}
 
     return run
 
@@ -269,7 +274,7 @@ def cross(study: Study) -> Work:
         from contrans.validation.cross_effects import cross_effects
 
         v = context.spec.validate_
-        doses = json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
+        doses = doses_of(context)
         found = directions(study, context)
         effects = cross_effects(
             _protocol(study, context, "test"),
@@ -281,7 +286,7 @@ def cross(study: Study) -> Work:
             seed=context.spec.seed,
             progress=context.progress,
         )
-        return {"cross_effects.json": _json(effects.to_json()), "cross_effects.png": effects.figure()}
+        return {"cross_effects.json": to_json(effects.to_json()), "cross_effects.png": effects.figure()}
 
     return run
 
@@ -308,5 +313,6 @@ def draw(study: Study, source: str, target: str) -> Work:
     return run
 
 
-def _json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
+    """Values as the bytes of a JSON file, the same for equal values."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()

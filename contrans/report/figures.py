@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # nats
 _TICK_GAP = 0.065  # of the axis
+_ROW = 0.27  # inches of one value in a figure of values below each other
+_CONCEPTS = ("#c1440e", "#1f3b73", "#8a6d1d", "#2e7d5b", "#6b4c9a", "#3a8fb7", "#b0457b", "#5b7f2b")
 _LINEAR_BELOW = 0.03  # nats; smaller KLs are noise, and a logarithm would give them half of the figure
 
 
@@ -151,10 +153,53 @@ def effect_by_arm(
                 row["value"], len(labels), xerr=error, color=colour_of(arm), fmt="o", ms=7, capsize=4, mec="white"
             )
             labels.append(spoken(arm) if len(concepts) == 1 else f"{concept}: {spoken(arm)}")
+    figure.set_figheight(max(figure.get_figheight(), _ROW * len(labels) + 1))
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlabel(f"{spoken(table.effect)} (test items, 95 % interval)")
     return as_png(figure, axes, title=_title(table, source, target, concepts[0] if len(concepts) == 1 else ""))
+
+
+def effect_by_window(rows: Iterable[Mapping[str, Any]], *, unit: str = "token", title: str = "") -> bytes:
+    """The effect of long texts window by window: a line for each steered arm, or for each concept of several.
+
+    A window in which most texts loop or are word salad is a cross instead of a point. An arm whose texts are all empty
+    has no line.
+
+    Args:
+        rows: of `contrans.validation.stability_result.StabilityResult.rows`.
+        unit: "token" or "turn".
+        title: of the figure.
+
+    Returns:
+        A PNG.
+    """
+    rows = list(rows)
+    metric = "score_gain" if any(r["metric"] == "score_gain" for r in rows) else "effect"
+    lines: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["metric"] == metric and row["arm"] != "unsteered":
+            lines.setdefault((row["concept"], row["arm"]), []).append(row)
+    broken = {(r["concept"], r["arm"], r["window"]) for r in rows if r["metric"] == "degenerate" and r["value"] > 0.5}
+    figure, axes = new_figure()
+    several = len({arm for _, arm in lines}) > 1
+    concepts = list(dict.fromkeys(concept for concept, _ in lines))
+    width = max(row["end"] - row["start"] for line in lines.values() for row in line) if lines else 0
+    for i, ((concept, arm), line) in enumerate(lines.items()):
+        colour = colour_of(arm) if len(concepts) == 1 else _CONCEPTS[concepts.index(concept) % len(_CONCEPTS)]
+        label = ", ".join(filter(None, [concept, spoken(arm) if several or not concept else ""]))
+        # beside each other, so that intervals can be told apart
+        aside = 0.5 * width * ((i + 0.5) / len(lines) - 0.5)
+        x = [(row["start"] + row["end"]) / 2 + aside for row in line]
+        axes.plot(x, [row["value"] for row in line], color=colour, lw=1.8, label=label)
+        for at, row in zip(x, line, strict=True):
+            error = None if row["low"] is None or row["high"] is None else error_of(row)
+            mark, size = ("X", 10) if (concept, arm, row["window"]) in broken else ("o", 7)
+            axes.errorbar(at, row["value"], error, color=colour, fmt=mark, ms=size, capsize=3, mec="white", zorder=4)
+    axes.axhline(0.0, color="black", lw=1, ls=":", label="unsteered")
+    axes.set_xlabel(f"{unit}s")
+    axes.set_ylabel("score, change against unsteered" if metric == "score_gain" else "effect (residual norms)")
+    return as_png(figure, axes, title=title, legend="95 % interval; ✕: degenerate text")
 
 
 def _side(arm: str, dose: float = 1.0) -> int:

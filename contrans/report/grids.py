@@ -10,6 +10,9 @@ from contrans.validation.significance import Comparison, compare, comparisons
 from contrans.validation.wording import shown, spoken
 
 _BUDGETS = (0.1, 0.3, 1.0)  # nats per token
+_MOST_GRIDS = 4  # of what has no mean; more are one table
+_WHAT = {"capability": "task"}
+"""What a protocol is scored on, where that is no concept."""
 _COST_NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ×"}
 
 
@@ -20,7 +23,8 @@ def arms_grid(table: RowTable, concept: str) -> Grid:
         table: the rows.
         concept: whose rows; "all" for the mean over concepts.
     """
-    arms, metrics = table.arms(), table.metrics()[1:]
+    arms = table.arms()
+    metrics = [m for m in table.metrics()[1:] if any(table.find(concept, arm, m) for arm in arms)]
     costs = [c for c in COSTS if any(_cost(table, concept, arm, c) for arm in arms)]
     compared = any(arm != "unsteered" for arm in arms) and "unsteered" in arms
     recovered = any(table.find(concept, arm, "gain_recovered") for arm in arms)
@@ -48,7 +52,8 @@ def concepts_grid(table: RowTable) -> Grid | None:
         return None
     references = [a for a in ("unsteered", "random") if _comparable(table, a)]
     recovered = any(table.find(c, "transplanted", "gain_recovered") for c in concepts)
-    columns = ["concept", *map(spoken, arms), *["gain recovered"] * recovered]
+    what = _WHAT.get(table.protocol, "concept")
+    columns = [what, *map(spoken, arms), *["gain recovered"] * recovered]
     columns += [f"against {a}" for a in references]
     rows = []
     for concept in concepts:
@@ -57,7 +62,7 @@ def concepts_grid(table: RowTable) -> Grid | None:
         found = [compare(table, "transplanted", concept, against=a) for a in references]
         rows.append((*cells, *("–" if c is None else c.words for c in found)))
     return Grid(
-        f"{spoken(table.effect)} by concept, and the transplant against others (p after Holm)",
+        f"{spoken(table.effect)} by {what}, and the transplant against others (p after Holm)",
         tuple(columns),
         tuple(rows),
     )
@@ -110,7 +115,7 @@ def curves_grid(table: RowTable, concept: str = MEAN) -> Grid | None:
 
 def grids_of(table: RowTable) -> Iterator[Grid]:
     """All tables of a protocol."""
-    for concept in table.headlines():
+    for concept in table.headlines() if len(table.headlines()) <= _MOST_GRIDS else ():
         yield arms_grid(table, concept)
     for grid in (concepts_grid(table), *(curves_grid(table, concept) for concept in table.headlines())):
         if grid is not None:

@@ -4,8 +4,8 @@ Both runs of a comparison see the same items with the same few-shot examples, so
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from contrans.concepts.vector import ConceptVector
 from contrans.errors import SpecError
@@ -21,6 +22,9 @@ from contrans.transplants import Transplant, transplant
 from contrans.validation.harness import harness_model, load_tasks, run_tasks, undisturbed
 from contrans.validation.resampling import cluster_bootstrap
 from contrans.validation.statistics import mcnemar
+
+Progress = Callable[[int], None]
+"""Called with the number of tokens that go through the model."""
 
 BOOTSTRAPS = 1000
 """Resamples behind the standard errors that have no formula (F1, BLEU, …)."""
@@ -37,6 +41,7 @@ class CapabilityRow:
         stderr: its standard error, where the harness knows one.
         n: items behind it.
         items: the metric of each item by what was asked; empty where the harness keeps no number per item.
+        higher_is_better: whether more of it is better; taken for granted where the harness does not say.
     """
 
     task: str
@@ -45,6 +50,12 @@ class CapabilityRow:
     stderr: float | None
     n: int
     items: Mapping[str, float] = field(default_factory=dict, repr=False)
+    higher_is_better: bool = True
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the value is the mean over its items."""
+        return bool(self.items) and _is_mean(np.array(list(self.items.values())), self.value)
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,7 @@ def capability(
     run_code: bool = False,
     precision: str = "float32",
     batch_size: int | str = 1,
+    progress: Progress | None = None,
 ) -> list[CapabilityRow]:
     """Runs tasks of lm-evaluation-harness on a model that is in memory, as it is or steered.
 
@@ -108,6 +120,8 @@ def capability(
         run_code: whether tasks may run code that the model writes, on this machine.
         precision: "float32", "bfloat16" or "auto" products; log-probabilities are float32 either way.
         batch_size: prompts at once; "auto" finds the largest that fits.
+        progress: called for every forward pass with its tokens, padding included; the harness's own progress bars are
+            then not shown.
 
     Returns:
         Rows for every metric of every task and group.
@@ -121,7 +135,7 @@ def capability(
     if limit is not None and not limit > 0:
         raise SpecError(f"A limit of {limit} leaves no items; give a number above 0.")
     steering = _steering(model, vector, dose, block, shifts)
-    with undisturbed(model.device):
+    with undisturbed(model.device), nullcontext() if progress is None else _told(model, progress):
         harness = harness_model(model, precision=precision, batch_size=batch_size)
         chosen = load_tasks([tasks] if isinstance(tasks, str) else tasks, task_dir, run_code=run_code)
         with steering:
@@ -150,24 +164,33 @@ def capability_changes(
     Raises:
         SpecError: a task was not run on the same items both times.
     """
-    after = {(row.task, row.metric): row for row in steered}
     changes = []
     for row in unsteered:
-        other = after.get((row.task, row.metric))
-        if other is None or other.items.keys() != row.items.keys() or other.n != row.n:
-            raise SpecError(
-                f"{row.task} was not run on the same items both times; run it with the same limit, few-shot examples "
-                f"and data."
-            )
+        other = counterpart(row, steered)
         low = high = p = None
         x = np.array(list(row.items.values()))
         y = np.array([other.items[name] for name in row.items])
-        if len(x) and _is_mean(x, row.value) and _is_mean(y, other.value):
+        if row.is_mean and other.is_mean:
             low, high = cluster_bootstrap(lambda w, d=y - x: (w @ d) / w.sum(1), len(x), seed=seed)
         if len(x) and set(np.unique([x, y])) <= {0.0, 1.0}:
             p = mcnemar(x == 1, y == 1)
         changes.append(CapabilityChange(row.task, row.metric, row.value, other.value, low, high, p, row.n))
     return changes
+
+
+def counterpart(row: CapabilityRow, others: Sequence[CapabilityRow]) -> CapabilityRow:
+    """The row of another run that is about the same metric of the same task.
+
+    Raises:
+        SpecError: the task was not run on the same items both times.
+    """
+    other = next((o for o in others if (o.task, o.metric) == (row.task, row.metric)), None)
+    if other is None or other.items.keys() != row.items.keys() or other.n != row.n:
+        raise SpecError(
+            f"{row.task} was not run on the same items both times; run it with the same limit, few-shot examples and "
+            f"data."
+        )
+    return other
 
 
 def _is_mean(items: np.ndarray, value: float) -> bool:
@@ -188,10 +211,36 @@ def _steering(
     return Transplant(model, shifts) if shifts else nullcontext()
 
 
+@contextmanager
+def _told(model: Model, progress: Progress) -> Iterator[None]:
+    """Tells of every forward pass, and keeps the bars of the harness and of its data library to themselves."""
+
+    def tell(_module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        ids = inputs.get("input_ids", args[0] if args else None)
+        if ids is not None:
+            progress(ids.numel())
+
+    bars: Any = tqdm
+    before, shown = vars(bars)["__init__"], bars.__init__
+
+    def hidden(bar: Any, *args: Any, **settings: Any) -> None:
+        shown(bar, *args, **{**settings, "disable": True})
+
+    handle = model.module.register_forward_pre_hook(tell, with_kwargs=True)
+    # the harness has no setting for its bars
+    bars.__init__ = hidden
+    try:
+        yield
+    finally:
+        bars.__init__ = before
+        handle.remove()
+
+
 def _rows(results: Mapping[str, Any]) -> list[CapabilityRow]:
     rows = []
     for task, metrics in results["results"].items():
         samples = results["samples"].get(task, [])
+        better = results["higher_is_better"].get(task, {})
         for key, value in metrics.items():
             metric, comma, picked = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, Real):
@@ -206,6 +255,7 @@ def _rows(results: Mapping[str, Any]) -> list[CapabilityRow]:
                     float(stderr) if isinstance(stderr, Real) else None,
                     len(items) or int(metrics["sample_len"]),
                     items,
+                    better.get(metric) is not False,
                 )
             )
     return rows

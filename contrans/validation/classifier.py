@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from contrans.errors import ModelError, SpecError, TextError
+from contrans.models.quiet import quiet
 from contrans.validation.text_measures import is_empty
 
 TOXIC_NAMES = ("toxic", "toxicity", "hate", "hateful", "hate speech", "hatespeech", "offensive", "abusive")
@@ -76,8 +77,9 @@ class Classifier:
             SpecError: see `Classifier`.
         """
         try:
-            loaded, info = AutoModelForSequenceClassification.from_pretrained(reference, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(reference)
+            with quiet():
+                loaded, info = AutoModelForSequenceClassification.from_pretrained(reference, output_loading_info=True)
+                tokenizer = AutoTokenizer.from_pretrained(reference)
         except (OSError, ValueError, KeyError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -140,16 +141,27 @@ def effect_at_kl(
     *,
     arm: str = "transplanted",
     kl_budget: float = 0.1,
+    start: float = 0.1,
     tick: Tick = lambda _: None,
 ) -> tuple[float, float]:
     """An arm's mean effect around the dose that meets a KL budget, and that dose: what choices between maps fall by.
 
     The mean over three doses, at about half, once and twice the budget, is steadier than the effect at one.
 
+    Args:
+        protocol: the dev items.
+        directions: directions of the arm.
+        meter: what shifts cost.
+        arm: the arm.
+        kl_budget: nats per token.
+        start: the dose that the search begins with.
+        tick: called with tokens done.
+
     Raises:
         FitError: no dose meets the budget.
     """
-    dose = dose_at_kl(lambda d: mean_kl(meter, directions, arm, d, tick), kl_budget)
+    price = partial(mean_kl, meter, directions, arm, tick=tick)
+    dose = dose_at_kl(price, kl_budget, start=start, tolerance=0.05)
     score = Scorer(protocol, directions, tick)
     effects = []
     for factor in (0.7, 1.0, 1.4):
@@ -178,7 +190,7 @@ def dose_at_kl(
     """The dose whose KL is the budget, by bisection on a log scale with secant steps.
 
     For small shifts KL grows with the square of the dose, so a secant in log KL against log dose nearly hits at once;
-    where it leaves the bracket, the bracket is halved instead, so that the search always ends.
+    where it leaves the bracket, and every fourth time, the bracket is halved instead, so that the search always ends.
 
     Args:
         kl: mean KL at a dose, growing with it.
@@ -194,7 +206,8 @@ def dose_at_kl(
         raise FitError(f"A KL budget must be a number above 0, not {budget!r}.")
     below: tuple[float, float] | None = None
     above: tuple[float, float] | None = None
-    dose = start
+    dose, slope = start, 2.0
+    last: tuple[float, float] | None = None
     for step in range(most):
         value = kl(dose)
         if abs(value - budget) <= tolerance * budget:
@@ -203,18 +216,16 @@ def dose_at_kl(
             below = (dose, value)
         else:
             above = (dose, value if math.isfinite(value) else math.inf)
-        if below is None or above is None:
-            known, cost = below or above or (dose, value)
-            factor = math.sqrt(budget / cost) if 0 < cost < math.inf else math.inf if cost <= 0 else 0.0
-            # a little beyond the guess, so that the next point brackets the budget
-            dose = known * min(8.0, max(0.125, factor * (1.1 if value < budget else 0.9)))
-        elif step % 3 == 2 or below[1] <= 0 or above[1] == math.inf:
-            dose = math.sqrt(below[0] * above[0])
-        else:
-            slope = math.log(above[1] / below[1]) / math.log(above[0] / below[0])
-            dose = below[0] * (budget / below[1]) ** (1 / slope)
         if below and above and above[0] - below[0] <= 1e-6 * above[0]:
             return below[0]  # KL jumps here
+        known = 0 < value < math.inf
+        if last and known and last[0] != dose and last[1] != value:
+            slope = min(8.0, max(0.5, math.log(value / last[1]) / math.log(dose / last[0])))
+        last = (dose, value) if known else last
+        factor = (budget / value) ** (1 / slope) if known else 8.0 if value < budget else 0.125
+        dose = dose * min(8.0, max(0.125, factor))
+        if below and above and (step % 4 == 3 or not below[0] < dose < above[0]):
+            dose = math.sqrt(below[0] * above[0])
     raise FitError(
         f"No dose was found that costs {budget:g} nats per token: at dose {dose:g} it is {kl(dose):g}. "
         f"Choose another budget, or select the dose by effect."

@@ -23,7 +23,7 @@ from contrans.states.precision import autocast, resolve_precision
 from contrans.transplants import Transplant
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.protocol import Hits
-from contrans.validation.resampling import Statistic, cluster_bootstrap
+from contrans.validation.resampling import cluster_bootstrap
 from contrans.validation.rolling import RollingWindows
 from contrans.validation.statistics import Estimate
 
@@ -70,7 +70,7 @@ class Perplexity:
 
     def interval(self, metric: str = "word_perplexity", *, seed: int = 0) -> Estimate:
         """A metric with its 95 % interval by bootstrap over documents; −∞ to ∞ if there is only one."""
-        return self._estimate(self.value(metric), lambda w: self._of(metric, w), seed)
+        return mean_perplexity([self], metric, seed=seed)
 
     def ratio_to(self, base: "Perplexity", metric: str = "word_perplexity", *, seed: int = 0) -> Estimate:
         """This metric over the base's, with a paired bootstrap interval: 1 is no cost.
@@ -83,15 +83,7 @@ class Perplexity:
         Raises:
             TextError: the documents are not the same.
         """
-        if not (np.array_equal(self.n_bytes, base.n_bytes) and np.array_equal(self.n_words, base.n_words)):
-            raise TextError("The two perplexities are of different documents; score the same ones under both arms.")
-        ratio = self.value(metric) / base.value(metric)
-        return self._estimate(ratio, lambda w: self._of(metric, w) / base._of(metric, w), seed)
-
-    def _estimate(self, value: float, statistic: Statistic, seed: int) -> Estimate:
-        n = len(self.token_nll)
-        low, high = cluster_bootstrap(statistic, n, seed=seed) if n > 1 else (-math.inf, math.inf)
-        return Estimate(value, low, high, n)
+        return mean_perplexity([self], metric, base=base, seed=seed)
 
     def _of(self, metric: str, weights: np.ndarray) -> np.ndarray:
         """The metric for weights of documents [draws, documents]."""
@@ -100,6 +92,38 @@ class Perplexity:
         units = self.n_words if metric == "word_perplexity" else self.n_bytes
         rate = (weights @ self.document_nll) / (weights @ units.astype(float))
         return rate / math.log(2) if metric == "bits_per_byte" else np.exp(rate)
+
+
+def mean_perplexity(
+    arms: Sequence[Perplexity], metric: str = "word_perplexity", *, base: Perplexity | None = None, seed: int = 0
+) -> Estimate:
+    """The mean of a metric over several readings of the same documents, such as one for each concept put in.
+
+    Args:
+        arms: the readings.
+        metric: one of `METRICS`.
+        base: if given, each metric is divided by that of this reading, so that 1 is no cost.
+        seed: of the bootstrap.
+
+    Returns:
+        The mean with its 95 % interval by bootstrap over documents, the same ones drawn in all readings, so that
+        ratios are paired; −∞ to ∞ if there is only one.
+
+    Raises:
+        TextError: the documents are not the same.
+        SpecError: the metric is not known.
+    """
+    n = len(arms[0].token_nll)
+    for other in (*arms, *([] if base is None else [base])):
+        if not (np.array_equal(arms[0].n_bytes, other.n_bytes) and np.array_equal(arms[0].n_words, other.n_words)):
+            raise TextError("The two perplexities are of different documents; score the same ones under both arms.")
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        mean = np.mean([arm._of(metric, weights) for arm in arms], axis=0)
+        return mean if base is None else mean / base._of(metric, weights)
+
+    low, high = cluster_bootstrap(statistic, n, seed=seed) if n > 1 else (-math.inf, math.inf)
+    return Estimate(float(statistic(np.ones((1, n)))[0]), low, high, n)
 
 
 def rolling_nll(

@@ -1,75 +1,16 @@
 """What does every arm write after the same prompts? Free generations side by side."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
-
-from rich.table import Table
 
 from contrans.errors import SpecError, TextError
 from contrans.models import Model
 from contrans.validation.generation import Progress, Sampling, Shifts, continue_prompts
-from contrans.validation.grids import Grid
+from contrans.validation.samples_result import Sample, Samples
 from contrans.validation.text_measures import LIMITS, Limits, flaw_of
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One prompt's continuation under one arm.
-
-    Attributes:
-        prompt: the prompt.
-        arm: what was added.
-        text: what the model wrote.
-        flaw: "empty", "copied" or "degenerate" if the text is one of these, else "".
-        n_tokens: new tokens.
-    """
-
-    prompt: str
-    arm: str
-    text: str
-    flaw: str
-    n_tokens: int
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What every arm wrote after the same prompts.
-
-    Attributes:
-        samples: prompt by prompt, in each the arms in their order.
-        settings: how the text was generated.
-    """
-
-    samples: list[Sample]
-    settings: dict[str, Any]
-
-    @property
-    def arms(self) -> list[str]:
-        """The arms, in order."""
-        return list(dict.fromkeys(s.arm for s in self.samples))
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One JSON object per prompt and arm."""
-        return [asdict(s) for s in self.samples]
-
-    def to_json(self) -> dict[str, Any]:
-        """Rows and settings."""
-        return {"settings": self.settings, "rows": self.rows()}
-
-    def table(self) -> Table:
-        """A rich table: a row per prompt, a column per arm."""
-        return self._grid().rich()
-
-    def markdown(self) -> str:
-        """A markdown table: a row per prompt, a column per arm."""
-        return self._grid().markdown_table() + "\n"
-
-    def _grid(self) -> Grid:
-        arms = self.arms
-        by_prompt = (self.samples[i : i + len(arms)] for i in range(0, len(self.samples), len(arms)))
-        rows = tuple((of_one[0].prompt, *map(_shown, of_one)) for of_one in by_prompt)
-        return Grid("Free generation", ("prompt", *arms), rows, prose=True)
+__all__ = ["Sample", "Samples", "by_concept", "side_by_side"]
 
 
 def side_by_side(
@@ -139,6 +80,28 @@ def side_by_side(
     return Samples(samples, settings)
 
 
-def _shown(sample: Sample) -> str:
-    mark = f"({sample.flaw}) " if sample.flaw else ""
-    return f"{mark}{sample.text.strip()}".rstrip()
+def by_concept(
+    model: Model, prompts: Sequence[str], shifts: Mapping[str, Mapping[str, Shifts]], **settings: Any
+) -> Samples:
+    """`side_by_side` for several concepts, beside what the unsteered model writes, which is asked only once.
+
+    Args:
+        model: the model that writes.
+        prompts: what it continues.
+        shifts: per concept the shift of each arm.
+        settings: as for `side_by_side`.
+
+    Raises:
+        SpecError: there are no concepts, or one has no arms.
+        TextError: as for `side_by_side`.
+    """
+    if not shifts:
+        raise SpecError("There are no concepts to set side by side; name at least one.")
+    plain = side_by_side(model, prompts, {"unsteered": None}, **settings)
+    samples: list[Sample] = []
+    for concept, arms in shifts.items():
+        found = side_by_side(model, prompts, arms, **settings).samples
+        for i, unsteered in enumerate(plain.samples):
+            of_prompt = [unsteered, *found[i * len(arms) : (i + 1) * len(arms)]]
+            samples += [replace(s, concept=concept) for s in of_prompt]
+    return Samples(samples, plain.settings)

@@ -5,7 +5,6 @@ Each function judges one thing and returns its finding, or None where all is wel
 
 from collections.abc import Sequence
 
-from contrans.states.pairing import FEW, HARDLY_ANY
 from contrans.validation.claims import CONTROLS
 from contrans.validation.finding import Finding
 from contrans.validation.wording import listed, percent, shown, spoken
@@ -13,7 +12,8 @@ from contrans.validation.wording import listed, percent, shown, spoken
 MIN_D_PRIME = 1.0
 MIN_SPLIT_HALF = 0.8
 MIN_SURVIVAL = 0.5
-MIN_MATCH_RATE, STRANGERS = FEW, HARDLY_ANY
+MIN_MATCH_RATE, STRANGERS = 0.67, 0.24
+"""The same as in `contrans.states.pairing`, which needs torch."""
 MIN_NORM = ("paper", "lstsq")
 """Estimators without a penalty, whose error peaks where rows and source dimensions are equally many."""
 ROWS_PER_DIMENSION = 10

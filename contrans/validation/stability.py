@@ -9,6 +9,7 @@ added, whatever the text says. Loops, distinct-2 and the unsteered model's perpl
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict
 from itertools import accumulate, pairwise
 from typing import Any
@@ -89,15 +90,11 @@ class Stability:
             StateError: the direction is not one of this model's, zero or not finite.
         """
         check_blocks(model, [block])
-        if direction.shape != (model.hidden_size,) or not 0 < float(direction.double().norm()) < math.inf:
-            raise StateError(
-                f"The direction of shape {tuple(direction.shape)} is none of {model.name}, which needs "
-                f"{model.hidden_size} finite values that are not all zero; refine it there or map it there."
-            )
         if not 0 < residual_norm < math.inf:
             raise StateError(f"A residual norm of {residual_norm} is no unit; give the vector's own, above zero.")
         self.model, self.block = model, block
-        self._unit = (direction.double() / direction.double().norm()).float().cpu()
+        self._unit = _unit(model, direction)
+        self._unsteered: dict[tuple[Any, ...], list[Continuation]] = {}
         self._residual_norm, self._scorer, self._limits, self._seed = residual_norm, scorer, limits, seed
         self._settings: dict[str, Any] = {
             "positions": positions,
@@ -105,6 +102,16 @@ class Stability:
             "sampling": sampling,
             "progress": progress,
         }
+
+    def along(self, direction: torch.Tensor) -> "Stability":
+        """The same with texts read along another concept's direction [d]; what the unsteered model writes is shared.
+
+        Raises:
+            StateError: the direction is not one of this model's, zero or not finite.
+        """
+        other = copy(self)
+        other._unit = _unit(self.model, direction)
+        return other
 
     def long_texts(
         self,
@@ -136,9 +143,11 @@ class Stability:
             )
         if not prompts:
             raise TextError("There are no prompts to continue; give at least one.")
+        shared = (tuple(prompts), max_new_tokens, to_the_end, special_tokens)
         texts: dict[str, list[ReadText]] = {}
         for arm, shift in _with_unsteered(shifts).items():
-            written = continue_prompts(
+            written = self._unsteered.get(shared) if shift is None else None
+            written = written or continue_prompts(
                 self.model,
                 prompts,
                 shift=shift,
@@ -148,6 +157,8 @@ class Stability:
                 special_tokens=special_tokens,
                 **self._settings,
             )
+            if shift is None:
+                self._unsteered[shared] = written
             texts[arm] = [self._read([w], window_bounds(len(w.ids), window)) for w in written]
         spans = list(window_bounds(max_new_tokens, window))
         return self._result(texts, spans, "token", {"max_new_tokens": max_new_tokens, "window": window})
@@ -239,6 +250,16 @@ class Stability:
         }
         parts = {arm: [t.parts for t in arm_texts] for arm, arm_texts in texts.items()}
         return StabilityResult(rows, verdicts, unit, parts, about | settings)
+
+
+def _unit(model: Model, direction: torch.Tensor) -> torch.Tensor:
+    length = float(direction.double().norm())
+    if direction.shape != (model.hidden_size,) or not 0 < length < math.inf:
+        raise StateError(
+            f"The direction of shape {tuple(direction.shape)} is none of {model.name}, which needs "
+            f"{model.hidden_size} finite values that are not all zero; refine it there or map it there."
+        )
+    return (direction.double() / length).float().cpu()
 
 
 def _scored(scorer: Scorer, text: str, window: int) -> float:

@@ -1,16 +1,18 @@
 """Does an effect last? Values by window and arm, and a sentence on every arm."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from contrans.validation.grids import Grid
-from contrans.validation.wording import shown
+from contrans.validation.row_table import MEAN
+from contrans.validation.wording import shown, spoken
 
 UNSTEERED = "unsteered"
+_COURSES = ("effect", "score", "score_gain")
 METRICS = ("effect", "score", "score_gain", "repetition", "distinct_2", "perplexity", "degenerate", "written")
 
 
@@ -30,6 +32,8 @@ class WindowRow:
         low: lower end of its 95 % interval by bootstrap over texts; None for a single text.
         high: upper end.
         n: texts behind it.
+        concept: the concept that was put in and is read; "" where there is only one, "all" for what the unsteered model
+            writes, which is the same for all.
     """
 
     window: int
@@ -41,6 +45,7 @@ class WindowRow:
     low: float | None
     high: float | None
     n: int
+    concept: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ class StabilityResult:
 
     Attributes:
         window_rows: one per window, metric and arm; a window that no text reaches has only `written`.
-        verdicts: per steered arm a sentence.
+        verdicts: per steered arm a sentence; of several concepts per concept and arm, such as "anger, own".
         unit: "token" or "turn".
-        texts: per arm the windows of every text.
+        texts: the windows of every text, by the same names.
         settings: how they were generated.
     """
 
@@ -60,6 +65,34 @@ class StabilityResult:
     unit: str
     texts: dict[str, list[list[str]]]
     settings: dict[str, Any]
+
+    @classmethod
+    def of_concepts(cls, results: Mapping[str, "StabilityResult"]) -> "StabilityResult":
+        """The results of several concepts as one; what the unsteered model writes stands there once.
+
+        Args:
+            results: per concept its result, all from the same prompts and settings.
+        """
+        rows: dict[tuple[str, str, int, str], WindowRow] = {}
+        verdicts: dict[str, str] = {}
+        texts: dict[str, list[list[str]]] = {}
+        for concept, result in results.items():
+            for row in result.window_rows:
+                # a scorer may see one concept or the other in the very same text
+                same = row.arm == UNSTEERED and not row.metric.startswith("score")
+                whose = MEAN if same else concept
+                rows.setdefault((whose, row.arm, row.window, row.metric), replace(row, concept=whose))
+            verdicts |= {f"{concept}, {arm}": f"{concept}, {said}" for arm, said in result.verdicts.items()}
+            for arm, of_arm in result.texts.items():
+                texts.setdefault(arm if arm == UNSTEERED else f"{concept}, {arm}", of_arm)
+        first = next(iter(results.values()))
+        return cls(list(rows.values()), verdicts, first.unit, texts, first.settings)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "StabilityResult":
+        """Reads what `to_json` gave; the texts are not in it."""
+        rows = [WindowRow(**row) for row in found["rows"]]
+        return cls(rows, dict(found["verdicts"]), found["unit"], {}, dict(found["settings"]))
 
     def rows(self) -> list[dict[str, Any]]:
         """One JSON object per window, metric and arm."""
@@ -79,18 +112,53 @@ class StabilityResult:
         """A markdown table, and the verdicts below."""
         return "\n\n".join([self._grid().markdown_table(), *self.verdicts.values()]) + "\n"
 
+    def figure(self) -> bytes:
+        """A PNG: the effect in every window with its interval, a line per steered arm."""
+        from contrans.report.figures import effect_by_window
+
+        return effect_by_window(self.rows(), unit=self.unit, title=f"Stability by {self.unit}")
+
     def _grid(self) -> Grid:
-        metrics = [m for m in METRICS if any(r.metric == m for r in self.window_rows)]
-        lines: dict[tuple[str, int], dict[str, WindowRow]] = {}
+        lines: dict[tuple[str, str], list[dict[str, WindowRow]]] = {}
         for row in self.window_rows:
-            lines.setdefault((row.arm, row.window), {})[row.metric] = row
+            of_line = lines.setdefault((row.concept, row.arm), [])
+            if not of_line or next(iter(of_line[-1].values())).window != row.window:
+                of_line.append({})
+            of_line[-1][row.metric] = row
+        if any(concept for concept, _ in lines):
+            return self._by_concept(lines)
+        metrics = self._metrics()
+        rows = [
+            (arm, _where(line), *(_cell(line.get(m)) for m in metrics)) for (_, arm), w in lines.items() for line in w
+        ]
+        return Grid(f"Stability by {self.unit}", ("arm", f"{self.unit}s", *map(_head, metrics)), tuple(rows))
+
+    def _by_concept(self, lines: Mapping[tuple[str, str], Sequence[Mapping[str, WindowRow]]]) -> Grid:
+        """The course of the effect, and what the last window is like: all windows of all concepts are too many."""
+        metrics = self._metrics()
+        courses = [m for m in metrics if m in _COURSES]
+        others = [m for m in metrics if m not in _COURSES]
         rows = []
-        for (arm, _), line in lines.items():
-            first = next(iter(line.values()))
-            where = f"{first.start}–{first.end - 1}" if first.end > first.start + 1 else str(first.start)
-            rows.append((arm, where, *(_cell(line.get(m)) for m in metrics)))
-        columns = ("arm", f"{self.unit}s", *(m.replace("_", "-") for m in metrics))
-        return Grid(f"Stability by {self.unit}", columns, tuple(rows))
+        for (concept, arm), windows in lines.items():
+            # a window that no text reaches has but one number
+            last = [w for w in windows if len(w) > 1][-1:] or windows[-1:]
+            course = [_cell(line.get(m)) for m in courses for line in (windows[0], *last)]
+            rows.append((concept, spoken(arm), _where(*last), *course, *(_cell(last[0].get(m)) for m in others)))
+        heads = [f"{_head(m)} at {when}" for m in courses for when in ("first", "last")]
+        columns = ("concept", "arm", f"last {self.unit}s", *heads, *map(_head, others))
+        return Grid(f"Stability by {self.unit}, first and last window", columns, tuple(rows))
+
+    def _metrics(self) -> list[str]:
+        return [m for m in METRICS if any(r.metric == m for r in self.window_rows)]
+
+
+def _head(metric: str) -> str:
+    return metric.replace("_", "-")
+
+
+def _where(line: Mapping[str, WindowRow]) -> str:
+    first = next(iter(line.values()))
+    return f"{first.start}–{first.end - 1}" if first.end > first.start + 1 else str(first.start)
 
 
 def _cell(row: WindowRow | None) -> str:

@@ -54,7 +54,7 @@ def run(
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log too.")] = False,
 ) -> None:
-    """Run a pipeline: refine, map, transplant, validate, register. What is done is not done again."""
+    """Run a pipeline or a sweep: refine, map, transplant, validate, register. What is done is not done again."""
     from flows.cli.run import run_command
 
     run_command(spec, settings or [], json_file=json_file, quiet=quiet, verbose=verbose)

@@ -3,21 +3,25 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contrans.errors import SpecError
+from rich.text import Text
+
+from contrans.errors import ContransError, SpecError
 from contrans.models import resolve
 from flows.cli.talk import Talk, data_console, print_json
 from flows.runs import open_registry
 from flows.server import set_environment, start_server
-from flows.spec import load_spec
+from flows.spec import Point, Sweep, load_sweep
+
+Pipeline = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run_command(spec: str, settings: Sequence[str], *, json_file: Path | None, quiet: bool, verbose: bool) -> None:
-    """Runs a pipeline and shows what came out.
+    """Runs a pipeline, or all of a sweep, and shows what came out.
 
     Args:
         spec: The spec's file or name.
@@ -25,33 +29,61 @@ def run_command(spec: str, settings: Sequence[str], *, json_file: Path | None, q
         json_file: Where the document goes; "-" is stdout.
         quiet: Whether to say nothing on the way.
         verbose: Whether to show the engine's log.
+
+    Raises:
+        ContransError: It cannot be run; of a sweep, after everything was shown, that points of it failed.
     """
-    checked = load_spec(spec, settings)
+    sweep = load_sweep(spec, settings)
     # What can be seen at once is said at once, not after minutes of work.
-    resolve(checked.source)
-    resolve(checked.target)
+    for reference in dict.fromkeys(r for point in sweep.points for r in (point.spec.source, point.spec.target)):
+        resolve(reference)
     open_registry().close()
     to_stdout = json_file is not None and str(json_file) == "-"
     if json_file is not None and not to_stdout:
         _check_writable(json_file)
     talk = Talk(quiet=quiet, verbose=verbose)
-    found = _run(checked.canonical(), talk, verbose=verbose)
+    failed = None
+    with _engine(talk, verbose=verbose) as pipeline:
+        if sweep.axes:
+            found, failed = _sweep(sweep, pipeline, talk)
+        else:
+            found = pipeline(sweep.points[0].spec.canonical())
     talk.cached()
     if to_stdout:
         print_json(found)
     else:
-        from flows.cli.tables import result_tables
+        from flows.cli.tables import result_tables, sweep_tables
 
         console = data_console()
-        for part in result_tables(found):
+        for part in sweep_tables(found) if sweep.axes else result_tables(found):
             console.print(part)
     if json_file is not None and not to_stdout:
         _write(json_file, found)
-    talk.console.print(f"figure    {found['run']['figure']}", soft_wrap=True)
+    if found["run"]["figure"] is not None:
+        talk.console.print(f"figure    {found['run']['figure']}", soft_wrap=True)
     talk.console.print("registry  [bold]contrans list[/bold] shows what is there now")
+    if failed is not None:
+        raise failed
 
 
-def _run(spec: dict[str, Any], talk: Talk, *, verbose: bool) -> dict[str, Any]:
+def _sweep(sweep: Sweep, pipeline: Pipeline, talk: Talk) -> tuple[dict[str, Any], ContransError | None]:
+    from flows.sweep import Outcome, failure, keep, run_points, sweep_document
+
+    def begins(number: int, point: Point) -> None:
+        counted = f"  {number + 1} of {len(sweep.points)}"
+        talk.console.print(Text.assemble((point.label, "bold"), (counted, "dim")))
+
+    def ends(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            talk.console.print(Text.assemble(("  failed: ", "bold red"), outcome.error))
+
+    outcomes = run_points(sweep, pipeline, begins=begins, ends=ends)
+    return keep(sweep_document(sweep, outcomes)), failure(outcomes)
+
+
+@contextmanager
+def _engine(talk: Talk, *, verbose: bool) -> Iterator[Pipeline]:
+    """The flow, with a server, a tracker and a watcher for as many runs as are wanted."""
     set_environment(verbose=verbose)
     server = start_server()
     from flows.tracking import Tracker
@@ -63,7 +95,7 @@ def _run(spec: dict[str, Any], talk: Talk, *, verbose: bool) -> dict[str, Any]:
         if server is not None:
             server.wait()
     with talk.bars() as watcher, watched(watcher, tracker), _engine_settings(own=server is not None):
-        return pipeline(spec)
+        yield pipeline
 
 
 @contextmanager

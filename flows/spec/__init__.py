@@ -1,7 +1,8 @@
 """The pipeline spec: what a YAML file may say, and reading it with errors that name the line and the fix."""
 
 from flows.spec.model import Blocks, Compute, CorpusRows, MapSettings, PipelineSpec, Refine, Validate
-from flows.spec.reading import find_spec, load_spec, shipped_specs
+from flows.spec.reading import find_spec, load_spec, load_sweep, shipped_specs
+from flows.spec.sweeps import Point, Sweep
 
 __all__ = [
     "Blocks",
@@ -9,9 +10,12 @@ __all__ = [
     "CorpusRows",
     "MapSettings",
     "PipelineSpec",
+    "Point",
     "Refine",
+    "Sweep",
     "Validate",
     "find_spec",
     "load_spec",
+    "load_sweep",
     "shipped_specs",
 ]

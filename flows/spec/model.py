@@ -16,7 +16,10 @@ from pydantic import (
 from contrans.errors import ContransError
 from contrans.hashing import digest
 
-Arm = Literal["unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite", "paper"]
+Arm = Literal[
+    "unsteered", "transplanted", "own", "random", "shuffled_map", "wrong_concept", "opposite", "prompt", "paper"
+]
+Beside = Literal["perplexity", "samples", "stability", "capability"]
 Kind = Literal["wrapped", "spread", "truncated", "plain"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -70,6 +73,7 @@ def _position(value: str) -> str:
 Depth = Annotated[Any, BeforeValidator(_one_or_many)]
 Dose = Annotated[float, AfterValidator(_possible_dose)]
 Doses = Annotated[list[Dose], Field(min_length=1), AfterValidator(_distinct)]
+Texts = Annotated[list[Text], AfterValidator(_distinct)]
 Arms = Annotated[list[Arm], Field(min_length=1), AfterValidator(_distinct)]
 
 
@@ -98,7 +102,7 @@ class Blocks(_Part):
     source: Depth = "auto"
     target: Depth = "auto"
     tries: Positive = 6
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.15
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.2
 
 
 class Refine(_Part):
@@ -160,23 +164,27 @@ class MapSettings(_Part):
     """How the map is fitted.
 
     Attributes:
-        estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
-        lambda_select: what λ is chosen by: "r2", "direction", or "auto" for what dev says; see
+        estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`, or "auto" for what dev says.
+        lambda_select: what ridge chooses λ by: "r2", "direction", or "auto" for what dev says; see
             `contrans.maps.estimators.ridge`.
         center: "kind" or "all", see `contrans.fit_map`.
+        wrapped_share: share of the fit's weight that wrapped rows get beside others; by their number if null.
         rescale: length of a mapped vector, see `contrans.AffineMap.map_direction`.
         held_out: share of the documents that λ and R² are judged on.
     """
 
-    estimator: Literal["ridge", "paper", "lstsq", "pcr", "procrustes", "reduced_rank", "shuffled", "identity"] = "ridge"
+    estimator: Literal[
+        "ridge", "paper", "lstsq", "pcr", "procrustes", "reduced_rank", "whitened", "shuffled", "identity", "auto"
+    ] = "ridge"
     lambda_select: Literal["r2", "direction", "auto"] = "r2"
     center: Literal["kind", "all"] = "kind"
+    wrapped_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     rescale: Literal["source-relative", "unit", "none"] = "source-relative"
     held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.2
 
     @model_validator(mode="after")
     def _lambda_is_ridges(self) -> Self:
-        if self.lambda_select != "r2" and self.estimator != "ridge":
+        if self.lambda_select != "r2" and self.estimator not in ("ridge", "auto"):
             raise ValueError("has a lambda_select, which only the ridge estimator knows; leave it out")
         return self
 
@@ -201,6 +209,14 @@ class Validate(_Part):
         cross_effects: what every concept's transplant does to every other's effect: "none", "singly", or "pairs" for
             two concepts at once too.
         combine: how two concepts are put in at once: a key of `contrans.transplants.compose.COMBINATIONS`.
+        also: what is measured beside the protocol at the chosen doses: "perplexity", "samples", "stability",
+            "capability"; see `flows.extras` for what each costs.
+        prompts: what samples and stability continue; short neutral ones of our own if empty.
+        new_tokens: most tokens of a sample.
+        long_tokens: most tokens of a text of stability.
+        tasks: of capability: tasks, groups or tags of lm-evaluation-harness.
+        task_dir: of capability: a folder with task files of your own.
+        task_limit: of capability: items of each task at most; null for all.
     """
 
     protocol: Literal["emotion", "truthfulqa", "toxicity"] = "emotion"
@@ -226,6 +242,13 @@ class Validate(_Part):
     generic_texts: Positive = 8
     cross_effects: Literal["none", "singly", "pairs"] = "none"
     combine: Literal["sum", "loewdin", "gram_schmidt", "solve"] = "sum"
+    also: Annotated[list[Beside], AfterValidator(_distinct)] = []
+    prompts: Texts = []
+    new_tokens: Positive = 40
+    long_tokens: Positive = 512
+    tasks: Texts = []
+    task_dir: Text | None = None
+    task_limit: Positive | None = None
 
     @field_validator("arms")
     @classmethod
@@ -241,6 +264,8 @@ class Validate(_Part):
             raise ValueError(f"needs the data of {self.protocol}; set data to its file or folder")
         if self.protocol == "toxicity" and self.classifier is None:
             raise ValueError("needs a classifier for toxicity; name a text-classification model")
+        if "capability" in self.also and not self.tasks:
+            raise ValueError("needs tasks for capability; name at least one, such as tasks: [arc_easy]")
         return self
 
 
@@ -260,6 +285,8 @@ class Compute(_Part):
 
 class PipelineSpec(_Part):
     """One pipeline: which concepts go from which model into which, and how that is judged.
+
+    A spec file may have a key `sweep` beside these, which makes several pipelines of it; see `flows.spec.sweeps`.
 
     Attributes:
         name: of the pipeline; letters, digits, ".", "_" and "-".

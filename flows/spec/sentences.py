@@ -52,16 +52,21 @@ def sentence(error: ValidationError, places: Mapping[tuple[str, ...], Place], wh
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = found[0]
     loc = tuple(str(part) for part in first["loc"])
-    where = next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), whole)
+    where = place_of(loc, places, whole)
     rest = len(found) - 1
     more = f" ({rest} more {'mistake' if rest == 1 else 'mistakes'} after this one.)" if rest else ""
     return f"{where}: {_said(first, loc)}{more}"
 
 
+def place_of(loc: tuple[str, ...], places: Mapping[tuple[str, ...], Place], whole: Place) -> Place:
+    """Where a key was written, or else the innermost part that holds it."""
+    return next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), whole)
+
+
 def _said(error: ErrorDetails, loc: tuple[str, ...]) -> str:
     key, kind, context = _dotted(loc), error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"there is no key {key}; {_nearest(loc)}"
+        return f"there is no key {key}; {nearest(loc)}"
     if kind == "missing":
         example = ": pypi:smollm2-135m-instruct" if loc in {("source",), ("target",)} else ""
         return f"the key {key} is missing; add `{loc[-1]}{example or ': …'}`."
@@ -69,24 +74,24 @@ def _said(error: ErrorDetails, loc: tuple[str, ...]) -> str:
         choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
         close = get_close_matches(str(error["input"]), choices.split(", "), n=1)
         hint = f"did you mean {close[0]}?" if close else f"use {_either(choices.split(', '))}."
-        return f"{key} cannot be {_shown(error['input'])}; {hint}"
+        return f"{key} cannot be {shown(error['input'])}; {hint}"
     if kind == "value_error":
         said = str(context["error"])
-        tail = "." if ";" in said or ":" in said else f", not {_shown(error['input'])}."
+        tail = "." if ";" in said or ":" in said else f", not {shown(error['input'])}."
         return f"{key} {said}{tail}"
     if kind in ("too_short", "string_too_short"):
         return f"{key} must not be empty; name at least one, or leave the key out."
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        return f"{key} must be {words} {context[bound]:,.10g}, not {_shown(error['input'])}."
+        return f"{key} must be {words} {context[bound]:,.10g}, not {shown(error['input'])}."
     if kind == "string_pattern_mismatch":
         fix = {
             "compute.device": "auto, cpu, mps, cuda or cuda:N",
             "name": "letters, digits, '.', '_' and '-'",
         }
-        return f"{key} cannot be {_shown(error['input'])}; use {fix.get(key, context['pattern'])}."
+        return f"{key} cannot be {shown(error['input'])}; use {fix.get(key, context['pattern'])}."
     said = _KINDS.get(kind, error["msg"][:1].lower() + error["msg"][1:])
-    return f"{key} {said}, not {_shown(error['input'])}."
+    return f"{key} {said}, not {shown(error['input'])}."
 
 
 def _dotted(loc: tuple[str, ...]) -> str:
@@ -97,7 +102,8 @@ def _either(choices: list[str]) -> str:
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a sentence names it."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
@@ -121,8 +127,9 @@ def keys(model: type[BaseModel] = PipelineSpec, at: tuple[str, ...] = ()) -> lis
     return found
 
 
-def _nearest(loc: tuple[str, ...]) -> str:
-    every = keys()
+def nearest(loc: tuple[str, ...]) -> str:
+    """What is likely meant by a key that does not exist, as the end of a sentence."""
+    every = [*keys(), ("sweep",)]
     siblings = [path[-1] for path in every if path[:-1] == loc[:-1]]
     close = get_close_matches(loc[-1], siblings, n=1)
     if close:

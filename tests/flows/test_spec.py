@@ -11,7 +11,7 @@ from contrans.errors import SpecError
 from contrans.maps.estimators import MAP_ESTIMATORS
 from contrans.states.precision import PRECISIONS
 from contrans.validation.arms import ARMS
-from flows.spec import Compute, MapSettings, PipelineSpec, Refine, load_spec, shipped_specs
+from flows.spec import Compute, MapSettings, PipelineSpec, Refine, Sweep, load_spec, load_sweep, shipped_specs
 from flows.spec.model import Arm
 from flows.spec.presets import PRESETS
 
@@ -36,7 +36,7 @@ def test_a_preset_stands_where_a_spec_says_nothing(tmp_path: Path) -> None:
     assert (paper.map.estimator, paper.map.rescale, paper.map.held_out) == ("paper", "none", 0.1)
     assert (paper.blocks.source, paper.blocks.target, paper.corpus.candidates) == (0.75, 0.75, [["truncated"]])
     strict = read(tmp_path, f"{MODELS}preset: strict\nvalidate: {{kl_budget: 0.3}}\n")
-    assert (strict.validate_.select, strict.validate_.kl_budget, strict.validate_.random_draws) == ("kl", 0.3, 99)
+    assert (strict.validate_.select, strict.validate_.kl_budget, strict.validate_.random_draws) == ("kl", 0.3, 149)
     assert set(strict.validate_.arms) == set(ARMS)
     assert strict.blocks.source == "auto"
     for name in PRESETS:
@@ -49,7 +49,7 @@ def test_choices_are_those_of_the_library() -> None:
         return set(typing.get_args(part.model_fields[key].annotation))  # type: ignore[attr-defined]
 
     assert set(typing.get_args(Arm)) == set(ARMS)
-    assert choices(MapSettings, "estimator") == set(MAP_ESTIMATORS)
+    assert choices(MapSettings, "estimator") == {*MAP_ESTIMATORS, "auto"}
     assert choices(Refine, "estimator") == set(ESTIMATORS)
     assert choices(Compute, "precision") == set(PRECISIONS)
 
@@ -182,3 +182,116 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(SpecError, match="not UTF-8"):
         load_spec(tmp_path / "x.yaml")
+
+
+def sweep_of(tmp_path: Path, text: str, *settings: str) -> Sweep:
+    path = tmp_path / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_sweep(path, settings)
+
+
+def test_a_sweep_has_a_pipeline_for_each_value(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, f"{MODELS}refine: {{estimator: pca}}\nsweep: {{refine.pairs: [5, 10, null]}}\n")
+    assert (sweep.name, sweep.keys) == ("my", ("refine.pairs",))
+    assert [point.values for point in sweep.points] == [{"refine.pairs": n} for n in (5, 10, None)]
+    assert [point.spec.refine.pairs for point in sweep.points] == [5, 10, None]
+    assert {point.spec.refine.estimator for point in sweep.points} == {"pca"}
+    assert [point.spec.name for point in sweep.points] == ["my.pairs-5", "my.pairs-10", "my.pairs-null"]
+    assert [point.label for point in sweep.points] == ["refine.pairs=5", "refine.pairs=10", "refine.pairs=null"]
+    assert "sweep" not in sweep.points[0].spec.canonical()
+
+
+def test_a_sweep_over_models_needs_none_beside_it_and_two_keys_make_a_grid(tmp_path: Path) -> None:
+    text = "target: org/b\nsweep:\n  source: [org/a@one, ./here]\n  preset: [paper, strict]\n"
+    sweep = sweep_of(tmp_path, text)
+    here = str((tmp_path / "here").resolve())
+    assert [(p.spec.source, p.spec.validate_.select) for p in sweep.points] == [
+        ("org/a@one", "effect"),
+        ("org/a@one", "kl"),
+        (here, "effect"),
+        (here, "kl"),
+    ]
+    assert [p.spec.name for p in sweep.points][::3] == ["my.source-a-one.preset-paper", "my.source-here.preset-strict"]
+    assert sweep.axes["source"] == ["org/a@one", here]
+    assert "select" not in sweep.spec["validate"]
+    assert sweep.spec["seed"] == 0
+
+
+def test_names_of_points_stay_short_and_safe(tmp_path: Path) -> None:
+    text = f"name: {'n' * 95}\n{MODELS}sweep: {{concepts: [[emotion/anger], [./a b.yaml, civility]]}}\n"
+    assert {len(point.spec.name) for point in sweep_of(tmp_path, text).points} == {100}
+    sweep = sweep_of(tmp_path, text, "name=x")
+    assert [point.spec.name for point in sweep.points] == ["x.concepts-anger", "x.concepts-a-b.yaml-civility"]
+    assert sweep.points[1].spec.concepts == [str((tmp_path / "a b.yaml").resolve()), "civility"]
+
+
+def test_settings_change_a_sweep(tmp_path: Path) -> None:
+    text = f"{MODELS}sweep: {{refine.pairs: [5, 10], seed: [0, 1]}}\n"
+    assert sweep_of(tmp_path, text, "sweep.refine.pairs=[7]").axes == {"refine.pairs": [7], "seed": [0, 1]}
+    assert sweep_of(tmp_path, text, "sweep={seed: [4, 5]}").axes == {"seed": [4, 5]}
+    one = sweep_of(tmp_path, text, "refine.pairs=8")
+    assert (one.axes, {p.spec.refine.pairs for p in one.points}) == ({"seed": [0, 1]}, {8})
+    assert sweep_of(tmp_path, text, "refine={pairs: 9}").keys == ("seed",)
+    assert load_spec(tmp_path / "my.yaml", ["sweep=null"]).refine.pairs is None
+    assert load_spec(tmp_path / "my.yaml", ["refine.pairs=8", "seed=3"]).seed == 3
+    assert sweep_of(tmp_path, MODELS, "sweep.seed=[1, 2]").points[1].spec.seed == 2
+    with pytest.raises(
+        SpecError, match=r"sweeps over refine\.pairs and seed; read it with load_sweep, or set sweep=nul"
+    ):
+        load_spec(tmp_path / "my.yaml", ["sweep={refine.pairs: [5], seed: [1]}"])
+
+
+SWEEP_MISTAKES = [
+    ("sweep: [5]", 3, "sweep must be a mapping of keys to lists of values, not a list."),
+    ("sweep:\n  refine.pears: [5]", 4, "there is no key refine.pears; did you mean refine.pairs?"),
+    ("sweep:\n  pairs: [5]", 4, "there is no key pairs; did you mean refine.pairs?"),
+    ("sweep:\n  refine: [5]", 4, "refine has keys of its own; sweep over one of them, such as refine.estimator."),
+    ("sweep:\n  refine:\n    pairs: [5]", 4, "refine has keys of its own"),
+    ("sweep:\n  name: [a, b]", 4, "name cannot be swept; every point is called after its values."),
+    ("sweep:\n  sweep: [a, b]", 4, "sweep cannot be swept; name the keys of the spec that change."),
+    ("sweep:\n  seed: 5", 4, "sweep.seed must be a list of values, not 5."),
+    ("sweep:\n  seed: []", 4, "sweep.seed must not be empty"),
+    ("sweep:\n  seed: [1, 2, 1]", 4, "sweep.seed names 1 twice; keep it once."),
+    ("sweep:\n  refine.pairs: [null, null]", 4, "sweep.refine.pairs names empty twice; keep it once."),
+    ("sweep:\n  seed:\n    - 1\n    - x", 6, "seed must be a whole number, not 'x'."),
+    ("sweep:\n  refine.pairs:\n    - 5\n    - 1", 6, "refine.pairs must be at least 2, not 1."),
+    ("sweep:\n  corpus.wrapped: [0]\n  corpus.spread: [0]\ncorpus: {truncated: 0, mixes: []}", 5, "corpus has no rows"),
+    ("sweep: {seed: [1], refine.pairs: [5], map.held_out: [0.1]}", 3, "sweep has 3 keys; take at most 2"),
+    ("swep: {seed: [1]}", 3, "there is no key swep; did you mean sweep?"),
+    ("sweep: {seed: [1]}\nmap: {estimator: rigde}", 4, "map.estimator cannot be 'rigde'; did you mean ridge?"),
+    ("sweep: {seed: [1]}\nname: a b", 4, "name cannot be 'a b."),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "sentence"), SWEEP_MISTAKES)
+def test_a_mistake_in_a_sweep_names_line_key_and_fix(tmp_path: Path, text: str, line: int, sentence: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        sweep_of(tmp_path, MODELS + text)
+    assert str(raised.value).startswith(f"{tmp_path / 'my.yaml'}, line {line}: ")
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("sweep.refine.pears=[5]", "did you mean refine.pairs?"),
+        ("sweep.seed=[a]", "seed must be a whole number, not 'a'."),
+        ("sweep=5", "sweep must be a mapping"),
+    ],
+)
+def test_a_wrong_sweep_on_the_command_line_is_named(tmp_path: Path, setting: str, sentence: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        sweep_of(tmp_path, MODELS, setting)
+    assert str(raised.value).startswith(f"--set {setting}: ")
+    assert sentence in str(raised.value)
+
+
+def test_shipped_specs_are_short_commented_and_whole() -> None:
+    for name, path in shipped_specs().items():
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) < 40 or name == "quickstart", name
+        assert text.startswith("# "), name
+        sweep = load_sweep(name)
+        assert sweep.name == name
+        assert sweep.points[0].spec.preset == yaml.safe_load(text)["preset"]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from contrans.errors import ArtifactError
 from contrans.report.evidence import Evidence, evidence_of
-from contrans.report.grids import arms_grid, concepts_grid, curve_summary
+from contrans.report.grids import arms_grid, concepts_grid, curve_summary, grids_of
 from contrans.validation.findings import Finding
 from contrans.validation.grids import markdown_text
 from contrans.validation.row_table import RowTable
@@ -177,6 +177,43 @@ def test_all_protocols_of_a_document():
     assert evidence_of({}) == []
     with pytest.raises(ArtifactError, match="name the one that is meant"):
         Evidence.of_document(document([*emotion_rows(), *truthfulqa()]))
+
+
+def beside() -> list[dict]:
+    rows = []
+    for arm, nll in (("unsteered", -0.7), ("transplanted", -0.9)):
+        ends = {"low": nll - 0.02, "high": nll + 0.02}
+        rows.append(row("all", arm, "negative_nll_per_byte", nll, protocol="perplexity", **ends))
+    return rows
+
+
+def test_summary_samples_and_findings_of_the_run_belong_to_the_protocol_of_its_spec():
+    sample = {"prompt": "p", "arm": "own", "text": "t", "flaw": "", "concept": "anger"}
+    spec = {"source": "small-instruct", "target": "large-base", "validate": {"protocol": "emotion"}}
+    summary = {"gain_recovered": {"value": None, "low": None, "high": None}}
+    more = {"spec": spec, "summary": summary, "samples": [sample], "match_rate": 0.1}
+    main, perplexity = evidence_of(document([*emotion_rows(), *beside()], **more))
+    assert main.summary == summary
+    assert {"tokenizers_unlike", "own_gains_nothing"} <= {f.code for f in main.findings}
+    assert "- **anger, own** — p → t" in main.markdown()
+    assert (perplexity.summary, perplexity.samples) == ({}, ())
+    assert [f.code for f in perplexity.findings] == ["side_effect"]
+    assert perplexity.markdown().startswith("## Evidence (perplexity): small-instruct → large-base\n")
+
+
+def test_many_tasks_are_one_table_and_a_task_has_only_its_own_metrics():
+    def task(name: str, metric: str) -> list[dict]:
+        arms = ("unsteered", "transplanted")
+        return [share(name, arm, m, 0.5, protocol="capability") for arm in arms for m in ("score", metric)]
+
+    few = RowTable.of([*task("sums", "acc"), *task("prose", "f1")])
+    assert arms_grid(few, "sums").columns[2:] == ("score", "against unsteered", "acc")
+    assert arms_grid(few, "prose").columns[2:] == ("score", "against unsteered", "f1")
+    assert [g.title for g in grids_of(few)][:2] == ["capability, sums, test items", "capability, prose, test items"]
+    (grid,) = grids_of(RowTable.of([r for i in range(9) for r in task(f"task {i}", "acc")]))
+    assert grid.columns[0] == "task"
+    assert len(grid.rows) == 9
+    assert grid.title.startswith("score by task")
 
 
 def test_an_effect_named_by_the_document_is_the_first_column():

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from contrans.errors import ArtifactError
 from contrans.report import figures
 from contrans.report.drawing import COLOURS, colour_of
-from contrans.report.figures import accuracy_by_dose, effect_by_arm, effect_by_kl, kl_ticks
+from contrans.report.figures import accuracy_by_dose, effect_by_arm, effect_by_kl, effect_by_window, kl_ticks
 from tests.results import DOSES, STRENGTH, effect, emotion_rows, kl, row, share
 
 
@@ -141,3 +141,42 @@ def test_no_rows():
     for figure in (effect_by_kl, effect_by_arm):
         with pytest.raises(ArtifactError, match="no rows"):
             figure([])
+
+
+def window(concept: str, arm: str, k: int, value: float, **more) -> dict:
+    found = {"low": value - 0.1, "high": value + 0.1, "metric": "effect", "n": 4, **more}
+    return {"concept": concept, "arm": arm, "window": k, "start": 64 * k, "end": 64 * (k + 1), "value": value, **found}
+
+
+def test_windows_have_a_line_for_each_arm_with_intervals_and_crosses_where_the_text_breaks(axes):
+    rows = [window("", "unsteered", k, 0.0) for k in range(3)]
+    rows += [
+        window("", arm, k, v) for arm, vs in (("own", [0.4, 0.3, 0.2]), ("paper", [0.1, 0.1])) for k, v in enumerate(vs)
+    ]
+    rows += [window("", "own", k, share, metric="degenerate") for k, share in enumerate([0.0, 0.2, 0.9])]
+    effect_by_window(rows, title="Stability by token")
+    drawn = lines(axes[0])
+    assert set(drawn) >= {"own", "paper", "unsteered"}
+    assert drawn["own"][:, 1] == pytest.approx([0.4, 0.3, 0.2])
+    assert drawn["own"][:, 0] == pytest.approx(np.array([32, 96, 160]) - 8)
+    assert drawn["paper"][:, 0] == pytest.approx(np.array([32, 96]) + 8)
+    marks = [line.get_marker() for line in axes[0].lines if line.get_marker() in ("o", "X")]
+    assert marks == ["o", "o", "X", "o", "o"]
+    assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("tokens", "effect (residual norms)")
+
+
+def test_windows_of_several_concepts_have_a_colour_each(axes):
+    rows = [window(c, "transplanted", k, 0.3) for c in ("calm", "haste") for k in range(2)]
+    rows += [window(c, "transplanted", 0, 0.5, metric="score_gain", low=None, high=None) for c in ("calm", "haste")]
+    effect_by_window(rows)
+    named = {str(line.get_label()): line for line in axes[0].lines}
+    assert named["calm"].get_color() != named["haste"].get_color()
+    assert named["calm"].get_ydata() == pytest.approx([0.5])
+    assert axes[0].get_ylabel() == "score, change against unsteered"
+
+
+def test_many_values_below_each_other_have_room():
+    rows = [
+        share(f"task {i}", arm, "score", 0.5, protocol="capability") for i in range(20) for arm in ("unsteered", "own")
+    ]
+    assert imread(io.BytesIO(effect_by_arm(rows))).shape[0] == pytest.approx(130 * (0.27 * 40 + 1), abs=2)

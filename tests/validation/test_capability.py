@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from scipy.stats import binomtest
+from tqdm import tqdm
 
 from contrans.concepts import ConceptVector
 from contrans.errors import BlockError, ModelError, SpecError, TextError
@@ -16,7 +17,7 @@ from contrans.transplants import Transplant, transplant
 from contrans.validation.capability import CapabilityRow, capability, capability_changes
 from contrans.validation.harness import _shipped_tasks
 from tests.tiny import tiny, tiny_model
-from tests.validation.local_tasks import CHOICES, write_task
+from tests.validation.local_tasks import CHOICES, ROLLING, write_task
 
 BLOCK = 2
 N = 24
@@ -196,6 +197,29 @@ def test_leaves_everything_as_it_was(folder):
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     assert model.tokenizer.pad_token is None
     assert not model.blocks[BLOCK]._forward_hooks
+
+
+def test_progress_counts_tokens_and_hides_the_harness_bars(model, folder, items, capsys):
+    told: list[int] = []
+    before = vars(tqdm)["__init__"]
+    rows = capability(model, "local_choices", task_dir=folder, batch_size=1, progress=told.append)
+    assert capsys.readouterr().err == ""
+    assert vars(tqdm)["__init__"] is before
+    assert not model.module._forward_pre_hooks
+    texts = [f"{item['question']} {choice}" for item in items for choice in item["choices"]]
+    # the last token of an answer is only foretold
+    assert sum(told) == sum(len(model.tokenizer(text)["input_ids"]) - 1 for text in texts)
+    assert rows == capability(model, "local_choices", task_dir=folder, batch_size=1)
+    assert "Running loglikelihood requests" in capsys.readouterr().err
+
+
+def test_it_is_told_which_metrics_are_better_lower(model, tmp_path):
+    lower = [m | {"higher_is_better": False} for m in ROLLING["metric_list"]]
+    write_task(tmp_path, ROLLING | {"metric_list": lower}, [{"page": "the cat sat there"}])
+    rows = capability(model, "local_pages", task_dir=tmp_path)
+    assert [r.higher_is_better for r in rows] == [False] * 3
+    write_task(tmp_path, CHOICES, [{"question": "one", "choices": ["a", "b"], "gold": 0}])
+    assert only(capability(model, "local_choices", task_dir=tmp_path)).higher_is_better
 
 
 def test_bfloat16(model, folder):

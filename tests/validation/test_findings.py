@@ -3,6 +3,8 @@
 import pytest
 
 from contrans.errors import ArtifactError
+from contrans.states import pairing
+from contrans.validation import signatures
 from contrans.validation.findings import (
     Finding,
     below_chance,
@@ -266,3 +268,7 @@ def test_costs_are_found_at_their_dose_and_the_wrong_concept_borrows_the_transpl
     assert table.cost("unsteered", None) is None
     assert [d for d, _, _ in table.curve_by_kl("random")] == [0.05, 0.1, 0.2, 0.3, 0.5]
     assert table.arms() == ["unsteered", *STRENGTH]
+
+
+def test_match_rates_are_judged_as_pairing_judges_them():
+    assert (signatures.MIN_MATCH_RATE, signatures.STRANGERS) == (pairing.FEW, pairing.HARDLY_ANY)

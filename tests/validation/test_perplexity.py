@@ -9,7 +9,7 @@ import torch
 from contrans.errors import ModelError, SpecError, StateError, TextError
 from contrans.models import Model
 from contrans.transplants import Transplant
-from contrans.validation.perplexity import METRICS, Perplexity, PerplexityProtocol, rolling_nll
+from contrans.validation.perplexity import METRICS, Perplexity, PerplexityProtocol, mean_perplexity, rolling_nll
 from contrans.validation.rolling import rolling_windows
 from tests.tiny import EOS, tiny, tiny_model
 
@@ -109,6 +109,18 @@ def test_intervals_cover_and_arms_are_paired(metric):
         # the cost is the same in every document: paired, nothing of their spread is left
         assert (ratio.low, ratio.high) == pytest.approx((math.exp(0.1), math.exp(0.1)))
         assert interval.high / interval.low > 1.3
+
+
+def test_the_mean_over_readings_is_over_metrics_and_paired():
+    words = np.array([10, 20, 30])
+    a, b, base = (Perplexity(tuple(np.array([n * k]) for n in words), words, words) for k in (1.0, 3.0, 2.0))
+    found = mean_perplexity([a, b], base=base)
+    assert found.value == pytest.approx((math.e + math.e**3) / 2 / math.e**2)
+    # every document costs the same, so that nothing is uncertain
+    assert (found.low, found.high) == pytest.approx((found.value, found.value))
+    assert mean_perplexity([a, b], "bits_per_byte").value == pytest.approx(2 / math.log(2))
+    with pytest.raises(TextError, match="different documents"):
+        mean_perplexity([a, Perplexity(a.token_nll, words + 1, words)])
 
 
 def test_one_document_has_no_interval(model):

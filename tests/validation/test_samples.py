@@ -10,7 +10,7 @@ from rich.console import Console
 from contrans.errors import SpecError, TextError
 from contrans.transplants import Transplant
 from contrans.validation.generation import Sampling
-from contrans.validation.samples import Sample, Samples, side_by_side
+from contrans.validation.samples import Sample, Samples, by_concept, side_by_side
 from tests.tiny import tiny
 
 PROMPTS = ["the cat", "they think of\n[one] | stone"]
@@ -79,7 +79,33 @@ def test_renderings_show_text_as_it_is():
     assert len(lines) == 3
 
 
+def test_concepts_stand_beside_one_unsteered_text(model):
+    draw = torch.Generator().manual_seed(2)
+    shifts = {
+        c: {arm: {1: torch.randn(model.hidden_size, generator=draw) * 3} for arm in ("transplanted", "own")}
+        for c in ("calm", "haste")
+    }
+    asked = []
+    found = by_concept(model, PROMPTS, shifts, max_new_tokens=5, progress=asked.append)
+    assert sum(asked) == 5 * len(PROMPTS)
+    for concept, arms in shifts.items():
+        alone = side_by_side(model, PROMPTS, {"unsteered": None, **arms}, max_new_tokens=5).samples
+        own = [s for s in found.samples if s.concept == concept]
+        assert [(s.prompt, s.arm, s.text) for s in own] == [(s.prompt, s.arm, s.text) for s in alone]
+    assert Samples.from_rows(json.loads(json.dumps(found.rows()))).samples == found.samples
+    lines = found.markdown().splitlines()
+    assert lines[0] == "| concept | prompt | unsteered | transplanted | own |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| calm", "| calm", "| haste", "| haste"]
+
+
+def test_the_same_prompt_twice_has_two_lines():
+    twice = [Sample("p", arm, f"{arm} {i}", "", 1) for i in range(2) for arm in ("a", "b")]
+    assert Samples(twice).markdown().splitlines()[2:] == ["| p | a 0 | b 0 |", "| p | a 1 | b 1 |"]
+
+
 def test_bad_input(model):
+    with pytest.raises(SpecError, match="no concepts to set side by side"):
+        by_concept(model, PROMPTS, {})
     with pytest.raises(SpecError, match="no arms to set side by side"):
         side_by_side(model, PROMPTS, {})
     with pytest.raises(TextError, match="no prompts to continue"):

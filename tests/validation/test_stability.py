@@ -83,6 +83,24 @@ def test_a_planted_effect_holds_and_no_shift_has_none(model):
     assert "unsteered" not in result.verdicts
 
 
+def test_another_direction_shares_what_the_unsteered_model_writes(model):
+    asked = []
+    shift = towards(model, "b", 4.0)
+    first = stability(model, progress=asked.append)
+    settings = {"max_new_tokens": 12, "window": 6}
+    first.long_texts(PROMPTS, {"own": shift}, **settings)
+    other = first.along(-2 * embedding(model, "b"))
+    found = other.long_texts(PROMPTS, {"own": shift}, **settings)
+    assert sum(asked) == 3 * len(PROMPTS)
+    other.long_texts(PROMPTS, {"own": shift}, **settings, to_the_end=True)
+    assert sum(asked) == 5 * len(PROMPTS)
+    alone = stability(model, direction=-embedding(model, "b")).long_texts(PROMPTS, {"own": shift}, **settings)
+    assert found.window_rows == alone.window_rows
+    assert found.texts == alone.texts
+    with pytest.raises(StateError, match="finite values that are not all zero"):
+        first.along(torch.zeros(32))
+
+
 def test_the_verdict_goes_by_the_scorer_where_there_is_one(model):
     result = stability(model, scorer=lambda text: float("b" in text)).long_texts(
         PROMPTS, {"own": towards(model, "b", 30.0)}, max_new_tokens=24, window=8, to_the_end=True

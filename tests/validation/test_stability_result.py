@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from contrans.models import Model
-from contrans.validation.stability_result import WindowRow, verdict
+from contrans.validation.stability_result import StabilityResult, WindowRow, verdict
 from tests.tiny import tiny
 from tests.validation.long_texts import PROMPTS, stability, towards
 
@@ -76,6 +76,54 @@ def test_verdicts_by_turn():
     assert "holds over 3 turns" in verdict(turns([0.4, 0.3, 0.3]), "own", "turn")
     assert "fades after turn 2" in verdict(turns([0.4, 0.3, 0.1]), "own", "turn")
     assert "degenerates in turn 3" in verdict(turns([0.4] * 3, [0, 0, 1.0]), "own", "turn")
+
+
+def result(rows, verdicts=None, texts=None):
+    return StabilityResult(rows, verdicts or {}, "token", texts or {}, {"seed": 0})
+
+
+def test_several_concepts_have_one_unsteered_model_and_a_line_each():
+    unsteered = rows_of("unsteered", [0.0, 0.0])
+    parts = {
+        "calm": result(
+            unsteered + rows_of("own", [0.4, 0.3]), {"own": "own: holds."}, {"unsteered": [["u"]], "own": [["c"]]}
+        ),
+        "haste": result(
+            unsteered + rows_of("own", [0.2, 0.1], reached=1),
+            {"own": "own: fades."},
+            {"unsteered": [["u"]], "own": [["h"]]},
+        ),
+    }
+    whole = StabilityResult.of_concepts(parts)
+    assert [(r.concept, r.arm) for r in whole.window_rows if r.metric == "effect"] == [
+        *[("all", "unsteered")] * 2,
+        *[("calm", "own")] * 2,
+        ("haste", "own"),
+    ]
+    assert whole.verdicts == {"calm, own": "calm, own: holds.", "haste, own": "haste, own: fades."}
+    assert whole.texts == {"unsteered": [["u"]], "calm, own": [["c"]], "haste, own": [["h"]]}
+    lines = whole.markdown().splitlines()
+    assert lines[0] == "| concept | arm | last tokens | effect at first | effect at last | degenerate | written |"
+    assert lines[3] == "| calm | own | 64–127 | 0.40 [0.30, 0.50] | 0.30 [0.20, 0.40] | 0.00 | 1.00 |"
+    # the second window holds no text
+    assert lines[4] == "| haste | own | 0–63 | 0.20 [0.10, 0.30] | 0.20 [0.10, 0.30] | 0.00 | 1.00 |"
+    again = StabilityResult.from_json(json.loads(json.dumps(whole.to_json())))
+    assert (again.window_rows, again.verdicts, again.markdown()) == (
+        whole.window_rows,
+        whole.verdicts,
+        whole.markdown(),
+    )
+
+
+def test_a_score_of_the_unsteered_model_is_kept_for_every_concept():
+    parts = {c: result(rows_of("unsteered", [s], metric="score")) for c, s in (("calm", 0.1), ("haste", 0.6))}
+    scores = [(r.concept, r.value) for r in StabilityResult.of_concepts(parts).window_rows if r.metric == "score"]
+    assert scores == [("calm", 0.1), ("haste", 0.6)]
+
+
+def test_the_figure_is_drawn_even_without_any_text():
+    for rows in (rows_of("own", [0.4, 0.3]), rows_of("own", [0.4], reached=0)):
+        assert result(rows).figure().startswith(b"\x89PNG")
 
 
 def test_renderings(model):
