@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from contrans.errors import FitError
@@ -43,7 +43,8 @@ class Choice:
 def ways(study: Study) -> list[tuple[tuple[str, ...], str, str]]:
     """What a spec leaves open beside blocks: mixes, estimators and ways to choose λ, in all combinations."""
     settings = study.spec.map
-    estimators = ["ridge", "procrustes", "whitened"] if settings.estimator == "auto" else [settings.estimator]
+    # the middle one first: blocks are compared with it
+    estimators = ["whitened", "ridge", "procrustes"] if settings.estimator == "auto" else [settings.estimator]
     lambdas = ["r2", "direction"] if settings.lambda_select == "auto" else [settings.lambda_select]
     return [
         (tuple(mix), estimator, by)
@@ -55,29 +56,32 @@ def ways(study: Study) -> list[tuple[tuple[str, ...], str, str]]:
 
 def n_tried(study: Study) -> int:
     """How many candidates' effects are measured: none where nothing is left open."""
-    pairs, others = min(len(study.pairs), study.spec.blocks.tries), len(ways(study)) - 1
-    return pairs + others if pairs + others > 1 else 0
+    tries, others = study.spec.blocks.tries, len(ways(study)) - 1
+    pairs = min(len(study.pairs), tries)
+    again = min(len(study.pairs) - 1, tries // 2)
+    return pairs + others + again if pairs + others > 1 else 0
 
 
 def choose(study: Study) -> Work:
     """`choice.json`: what was chosen, and the effect of everything that was tried.
 
-    With the first mix and estimator source blocks first, each with the target block that speaks for it the most, then
-    other target blocks for the best of them; then all other mixes and estimators at the best pair.
+    Source blocks first, each with the target block that speaks for it the most, then other target blocks for the best
+    of them; then all mixes and estimators at the best pair; then the pairs beside it once more, with the best of these,
+    since what is best at one pair need not be at another.
     """
 
     def run(context: StepContext) -> dict[str, bytes]:
         open_ways = ways(study)
-        first = Choice(*study.pairs[0], *open_ways[0])
         candidates: list[Choice] = []
         tried: list[dict[str, Any]] = []
 
         def attempt(more: list[Choice]) -> Choice:
-            candidates.extend(more)
-            tried.extend(trial.measure(more))
+            new = [c for c in dict.fromkeys(more) if c not in candidates]
+            candidates.extend(new)
+            tried.extend(trial.measure(new))
             return _best(tried, candidates)
 
-        best = first
+        best = Choice(*study.pairs[0], *open_ways[0])
         if n_tried(study):
             trial, tries = _Trial(study, context), study.spec.blocks.tries
             ranked = [(p.source, p.target) for p in trial.ranked()]
@@ -86,10 +90,25 @@ def choose(study: Study) -> Work:
             best = attempt([Choice(*pair, *open_ways[0]) for pair in pairs])
             rest = [pair for pair in ranked if pair[0] == best.source_block and pair not in pairs]
             best = attempt([Choice(*pair, *open_ways[0]) for pair in rest[: tries - len(pairs)]])
-            best = attempt([Choice(*best.pair, *way) for way in open_ways[1:]])
+            best = attempt([Choice(*best.pair, *way) for way in open_ways])
+            best = attempt(
+                [replace(best, source_block=s, target_block=t) for s, t in _beside(best, ranked)[: tries // 2]]
+            )
         return {"choice.json": json.dumps({"chosen": asdict(best), "tried": tried}, indent=1, sort_keys=True).encode()}
 
     return run
+
+
+def _beside(best: Choice, ranked: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Other pairs, those whose blocks lie nearest to the best one's first."""
+    sources, targets = (sorted({pair[i] for pair in ranked}) for i in (0, 1))
+    at = sources.index(best.source_block), targets.index(best.target_block)
+
+    def steps(pair: tuple[int, int]) -> tuple[int, int]:
+        apart = abs(sources.index(pair[0]) - at[0]), abs(targets.index(pair[1]) - at[1])
+        return sum(apart), max(apart)
+
+    return sorted((pair for pair in ranked if pair != best.pair), key=steps)
 
 
 def read_choice(data: bytes) -> Choice:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEP_VERSIONS = {
     "capture": 2,
     "refine": 2,
-    "choose": 1,
+    "choose": 2,
     "map": 2,
     "transplant": 2,
     "calibrate": 2,
