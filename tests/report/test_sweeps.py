@@ -98,7 +98,7 @@ def test_table_of_two_keys_has_a_column_for_each():
         (["org/a", "other/a"], ["org/a", "other/a"]),
         (["org/a@one", "org/a@other"], ["one", "other"]),
         (["org/a", "org/a@one"], ["a", "a@one"]),
-        (["/tmp/x/source", "/tmp/x/spoilt"], ["source", "spoilt"]),
+        (["/models/source", "/models/spoilt"], ["source", "spoilt"]),
         (["org/a"], ["org/a"]),
         (["org/a", "org/b", "org/a"], ["a", "b", "a"]),
         ([True, False], ["True", "False"]),
