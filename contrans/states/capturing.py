@@ -5,23 +5,18 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from contrans.errors import BlockError, StateError, TextError
 from contrans.models import Model
-from contrans.states.encode import Encoded, batches, encode, pad_right
-from contrans.states.precision import autocast
+from contrans.states.encode import CHUNK, batches, encode, encode_ahead
+from contrans.states.gathering import Gather, RowStore, token_ranges
+from contrans.states.reading import Reader
 
 Progress = Callable[[int], None]
 """Called after every batch with the number of real tokens that it held."""
-
-
-class _DeepestBlockDone(Exception):
-    """Ends a forward pass once the deepest wanted block has run."""
 
 
 @dataclass(frozen=True)
@@ -71,41 +66,6 @@ def check_blocks(model: Model, blocks: Sequence[int] | None) -> list[int]:
     return sorted(set(blocks))
 
 
-@contextmanager
-def _reading(model: Model, blocks: Sequence[int], keep: dict[int, torch.Tensor]) -> Iterator[None]:
-    wanted, deepest = set(blocks), max(blocks)
-    # most models have a module for each block; ALBERT runs one module as many blocks, one after the other
-    runs_as: dict[nn.Module, list[int]] = {}
-    for number, module in enumerate(model.blocks):
-        runs_as.setdefault(module, []).append(number)
-
-    def read(numbers: list[int]):
-        turns = iter(numbers)
-
-        def hook(_module, _args, output):
-            block = next(turns, None)
-            if block not in wanted:
-                return
-            hidden = output if isinstance(output, torch.Tensor) else output[0]
-            if hidden.ndim != 3 or hidden.shape[-1] != model.hidden_size:
-                raise StateError(
-                    f"Block {block} of {model.name} gives a tensor of shape {tuple(hidden.shape)}, not [batch, tokens, "
-                    f"{model.hidden_size}]; its residual stream cannot be read."
-                )
-            keep[block] = hidden.float()
-            if block == deepest:
-                raise _DeepestBlockDone
-
-        return hook
-
-    handles = [m.register_forward_hook(read(ns)) for m, ns in runs_as.items() if not wanted.isdisjoint(ns)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def iter_states(
     model: Model,
     texts: Sequence[str],
@@ -125,7 +85,7 @@ def iter_states(
         model: the model to read.
         texts: what it reads.
         blocks: block numbers, 0-based; all of them if None.
-        batch_tokens: most tokens, padding included, in one batch.
+        batch_tokens: most tokens, padding included, in one batch; on a CPU batches hold at most 512, which is faster.
         precision: "float32", or "bfloat16" for bf16 matrix products around a float32 residual stream.
         special_tokens: whether the tokenizer adds its BOS.
         progress: called with the number of real tokens after every batch.
@@ -137,36 +97,15 @@ def iter_states(
     """
     wanted = check_blocks(model, blocks)
     encoded = encode(model, texts, special_tokens=special_tokens)
-    yield from _run(model, encoded, wanted, batch_tokens=batch_tokens, precision=precision, progress=progress)
-
-
-def _run(
-    model: Model,
-    encoded: Encoded,
-    wanted: Sequence[int],
-    *,
-    batch_tokens: int,
-    precision: str,
-    progress: Progress | None,
-) -> Iterator[StateBatch]:
-    for group in batches([len(row) for row in encoded.ids], batch_tokens=batch_tokens):
-        rows = [encoded.ids[i] for i in group]
-        ids, mask = pad_right(rows, model.pad_token_id)
+    reader = Reader(model, wanted, precision)
+    for group in batches(encoded.lengths, batch_tokens=reader.most_tokens(batch_tokens)):
         hidden: dict[int, torch.Tensor] = {}
-        with (
-            torch.inference_mode(),
-            autocast(model.device, precision),
-            _reading(model, wanted, hidden),
-            suppress(_DeepestBlockDone),
-        ):
-            model.module(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **model.no_cache)
-        missing = [b for b in wanted if b not in hidden]
-        if missing:
-            raise StateError(
-                f"Block {missing[0]} of {model.name} did not run in a forward pass; the model skips blocks "
-                f"and cannot be read."
-            )
-        lengths = mask.sum(1)
+
+        def keep(block: int, states: torch.Tensor, hidden: dict[int, torch.Tensor] = hidden) -> None:
+            hidden[block] = states.float()
+
+        reader.read([encoded.ids[i] for i in group], keep)
+        lengths = torch.tensor([encoded.lengths[i] for i in group])
         yield StateBatch(group, lengths, [encoded.ends[i] for i in group], hidden)
         if progress is not None:
             progress(int(lengths.sum()))
@@ -194,7 +133,7 @@ def capture(
             any special token that the tokenizer puts after it ([SEP], EOS); or one such number per text.
         spans: instead of `position`, per text a range (start, stop) of tokens, counted from its first; the
             states of these tokens are averaged.
-        batch_tokens: most tokens, padding included, in one batch.
+        batch_tokens: most tokens, padding included, in one batch; on a CPU batches hold at most 512, which is faster.
         precision: "float32" or "bfloat16", see `iter_states`.
         special_tokens: whether the tokenizer adds its BOS.
         progress: called with the number of real tokens after every batch.
@@ -209,47 +148,30 @@ def capture(
         StateError: a state is NaN or infinite.
     """
     wanted = check_blocks(model, blocks)
-    encoded = encode(model, texts, special_tokens=special_tokens)
-    ranges = _at_positions(model, encoded, position) if spans is None else _checked_spans(model, encoded, spans)
+    positions = [position] * len(texts) if isinstance(position, int) else list(position)
+    if spans is None and len(positions) != len(texts):
+        raise TextError(f"{len(positions)} positions were given for {len(texts)} texts; give one, or one per text.")
+    if spans is not None and len(spans) != len(texts):
+        raise TextError(f"{len(spans)} spans were given for {len(texts)} texts; give one per text.")
+    reader = Reader(model, wanted, precision)
     result = CapturedStates({b: torch.empty((len(texts), model.hidden_size)) for b in wanted})
-    for batch in _run(model, encoded, wanted, batch_tokens=batch_tokens, precision=precision, progress=progress):
-        for block, hidden in batch.hidden.items():
-            rows = _mean_over(hidden, [ranges[i] for i in batch.indices]).cpu()
-            if not bool(torch.isfinite(rows).all()):
-                raise StateError(
-                    f"{model.name} gives states that are not finite at block {block}; float16 overflows in some "
-                    f"models: load it in bfloat16 or float32."
-                )
-            result.blocks[block][batch.indices] = rows
-        result.n_tokens += int(batch.lengths.sum())
+    pinned = reader.device.type == "cuda"
+    store = RowStore(wanted, min(len(texts), CHUNK), model.hidden_size, pinned=pinned)
+    for first, encoded in encode_ahead(model, texts, special_tokens=special_tokens):
+        part = slice(first, first + len(encoded))
+        ranges = token_ranges(model, encoded, positions[part], spans and spans[part], first=first)
+        for group in batches(encoded.lengths, batch_tokens=reader.most_tokens(batch_tokens)):
+            gather = Gather([ranges[i] for i in group])
+            store.begin(group)
+            reader.read([encoded.ids[i] for i in group], lambda block, hidden, g=gather: store.put(block, g(hidden)))
+            n_tokens = sum(encoded.lengths[i] for i in group)
+            result.n_tokens += n_tokens
+            if progress is not None:
+                progress(n_tokens)
+        broken = store.drain(result.blocks, first=first)
+        if broken:
+            raise StateError(
+                f"{model.name} gives states that are not finite at block {broken[0]}; float16 overflows in some "
+                f"models: load it in bfloat16 or float32."
+            )
     return result
-
-
-def _at_positions(model: Model, encoded: Encoded, position: int | Sequence[int]) -> list[tuple[int, int]]:
-    positions = [position] * len(encoded) if isinstance(position, int) else list(position)
-    if len(positions) != len(encoded):
-        raise TextError(f"{len(positions)} positions were given for {len(encoded)} texts; give one, or one per text.")
-    ranges = []
-    for i, (at, row, content) in enumerate(zip(positions, encoded.ids, encoded.content, strict=True)):
-        found = at if at >= 0 else content[1] + at
-        if not 0 <= found < len(row):
-            raise TextError(f"Text {i} has {len(row)} tokens in {model.name}, so none at position {at}.")
-        ranges.append((found, found + 1))
-    return ranges
-
-
-def _checked_spans(model: Model, encoded: Encoded, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    if len(spans) != len(encoded):
-        raise TextError(f"{len(spans)} spans were given for {len(encoded)} texts; give one per text.")
-    for i, ((start, stop), row) in enumerate(zip(spans, encoded.ids, strict=True)):
-        if not 0 <= start < stop <= len(row):
-            raise TextError(f"Text {i} has {len(row)} tokens in {model.name}, so no span from {start} to {stop}.")
-    return list(spans)
-
-
-def _mean_over(hidden: torch.Tensor, ranges: Sequence[tuple[int, int]]) -> torch.Tensor:
-    """Of each row of hidden [batch, width, d] the mean over its range of tokens: [batch, d]."""
-    if all(stop - start == 1 for start, stop in ranges):
-        at = torch.tensor([start for start, _ in ranges], device=hidden.device)
-        return hidden[torch.arange(len(at), device=hidden.device), at]
-    return torch.stack([hidden[row, start:stop].mean(0) for row, (start, stop) in enumerate(ranges)])

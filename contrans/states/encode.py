@@ -1,12 +1,17 @@
 """Texts to token ids, and token ids to padded batches of about equal length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from contrans.errors import ModelError, TextError
 from contrans.models import Model
+
+CHUNK = 4096
+"""Texts that are tokenised, and sorted by length, at once."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,15 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each text."""
+        return [len(row) for row in self.ids]
+
     @property
     def n_tokens(self) -> int:
         """Tokens in all texts together."""
-        return sum(map(len, self.ids))
+        return sum(self.lengths)
 
 
 def encode(model: Model, texts: Sequence[str], *, special_tokens: bool = True) -> Encoded:
@@ -49,12 +59,56 @@ def encode(model: Model, texts: Sequence[str], *, special_tokens: bool = True) -
         TextError: a text is empty, or longer than the model's context.
         ModelError: the tokenizer does not tell which tokens it added.
     """
+    _check_words(texts)
+    return _encoded(model, texts, special_tokens=special_tokens, offsets=True) if texts else Encoded([], [], [], [])
+
+
+def encode_ahead(
+    model: Model, texts: Sequence[str], *, special_tokens: bool = True, chunk: int = CHUNK
+) -> Iterator[tuple[int, Encoded]]:
+    """Tokenises a chunk of texts in the background while the caller computes on the one before.
+
+    Args:
+        model: whose tokenizer to use.
+        texts: the texts.
+        special_tokens: whether the tokenizer adds its BOS.
+        chunk: texts at once; what is held of tokens is those of two chunks.
+
+    Yields:
+        The number of the chunk's first text, and its tokens, without character offsets.
+
+    Raises:
+        TextError: as `encode` raises it: at once for a text that is empty, else when its chunk is reached.
+        ModelError: the tokenizer does not tell which tokens it added.
+    """
+    _check_words(texts)
+    starts = range(0, len(texts), chunk)
+
+    def part(start: int) -> tuple[int, Encoded]:
+        rows = texts[start : start + chunk]
+        return start, _encoded(model, rows, special_tokens=special_tokens, offsets=False, first=start)
+
+    if len(starts) < 2:
+        # there is nothing to compute beside
+        yield from map(part, starts)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as pool:
+        ahead = pool.submit(part, 0)
+        for start in starts[1:]:
+            ready = ahead.result()
+            ahead = pool.submit(part, start)
+            yield ready
+        yield ahead.result()
+
+
+def _check_words(texts: Sequence[str]) -> None:
     for i, text in enumerate(texts):
         if not text.strip():
             raise TextError(f"Text {i} of {len(texts)} is empty; remove it or give it words.")
-    if not texts:
-        return Encoded([], [], [], [])
-    fast = bool(getattr(model.tokenizer, "is_fast", False))
+
+
+def _encoded(model: Model, texts: Sequence[str], *, special_tokens: bool, offsets: bool, first: int = 0) -> Encoded:
+    fast = offsets and bool(getattr(model.tokenizer, "is_fast", False))
     out = model.tokenizer(
         list(texts),
         add_special_tokens=special_tokens,
@@ -63,22 +117,23 @@ def encode(model: Model, texts: Sequence[str], *, special_tokens: bool = True) -
         verbose=False,
     )
     ids: list[list[int]] = out["input_ids"]
-    offsets: list[list[tuple[int, int]]] = out["offset_mapping"] if fast else [[] for _ in ids]
+    found: list[list[tuple[int, int]]] = out["offset_mapping"] if fast else [[] for _ in ids]
     content = [content_range(row) for row in out["special_tokens_mask"]]
     for i, row in enumerate(ids):
+        said = f"Text {first + i} ({texts[i][:40]!r}"
         if len(out["special_tokens_mask"][i]) != len(row):
             raise ModelError(
                 f"The tokenizer of {model.name} does not tell its special tokens, so the last token of a text "
                 f"cannot be found; load the model with a fast tokenizer."
             )
         if content[i][0] == content[i][1]:
-            raise TextError(f"Text {i} ({texts[i][:40]!r}) has no tokens in {model.name}; remove it.")
+            raise TextError(f"{said}) has no tokens in {model.name}; remove it.")
         if model.context_length is not None and len(row) > model.context_length:
             raise TextError(
-                f"Text {i} ({texts[i][:40]!r}…) has {len(row):,} tokens, but {model.name} reads at most "
+                f"{said}…) has {len(row):,} tokens, but {model.name} reads at most "
                 f"{model.context_length:,}; shorten it."
             )
-    starts, ends = ([[pair[side] for pair in row] for row in offsets] for side in (0, 1))
+    starts, ends = ([[pair[side] for pair in row] for row in found] for side in (0, 1))
     return Encoded(ids, starts, ends, content)
 
 

@@ -10,7 +10,8 @@ from transformers import ByT5Tokenizer
 from contrans.errors import BlockError, ModelError, StateError, TextError
 from contrans.models import Model
 from contrans.states import capture, iter_states
-from contrans.states.encode import batches, encode
+from contrans.states.encode import CHUNK, batches, encode, encode_ahead
+from contrans.states.gathering import token_ranges
 from tests.tiny import ARCHITECTURES, tiny
 
 TEXTS = ["the cat sat", "one stone alone on a mountain", "x", "they think the weather is the weather there"]
@@ -177,6 +178,37 @@ def test_batches_keep_to_the_budget(lengths, budget, expected):
 def test_bad_input(kwargs, error, says):
     with pytest.raises(error, match=says):
         capture(tiny("llama"), TEXTS, **kwargs)
+
+
+def test_many_texts_are_tokenised_ahead_in_their_order():
+    model, texts = tiny("llama", layers=2), ["x", "a b", "cat"]
+    alone = capture(model, texts, blocks=[1])[1]
+    order = [(i * i) % 3 for i in range(CHUNK + 5)]
+    made = capture(model, [texts[i] for i in order], blocks=[1], batch_tokens=512)
+    torch.testing.assert_close(made[1], alone[order], rtol=1e-4, atol=1e-4)
+    assert made.n_tokens == sum(len(model.tokenizer(texts[i])["input_ids"]) for i in order)
+
+
+def test_chunks_hold_what_encode_makes_of_the_whole():
+    model = tiny("llama")
+    whole = encode(model, TEXTS)
+    chunks = list(encode_ahead(model, TEXTS, chunk=3))
+    assert [first for first, _ in chunks] == [0, 3]
+    assert [row for _, part in chunks for row in part.ids] == whole.ids
+    assert [content for _, part in chunks for content in part.content] == whole.content
+    assert list(encode_ahead(model, [])) == []
+
+
+def test_errors_of_a_later_chunk_name_the_text_by_its_number():
+    model = tiny("gpt2")
+    texts = ["the cat"] * 5 + ["word " * 300]
+    with pytest.raises(TextError, match=r"Text 5 .*reads at most"):
+        list(encode_ahead(model, texts, chunk=2))
+    with pytest.raises(TextError, match="Text 5 of 6 is empty"):
+        next(encode_ahead(model, [*texts[:5], " "], chunk=2))
+    encoded = encode(model, ["the cat"])
+    with pytest.raises(TextError, match=r"Text 7 has .* none at position 90"):
+        token_ranges(model, encoded, [90], None, first=7)
 
 
 def test_a_text_beyond_the_context():
