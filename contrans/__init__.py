@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from contrans.concepts import ConceptVector, ContrastSet, contrast_set, contrast_sets, refine
     from contrans.maps import AffineMap, Corpus, MapSet, corpus, corpus_templates, fit_map
     from contrans.models import Model, load_model
+    from contrans.pulling import pull
     from contrans.states import capture
-    from contrans.transplants import Transplant, transplant
+    from contrans.transplants import Transplant, bake, transplant
 
 __version__ = version("contrans")
 
@@ -33,6 +34,7 @@ __all__ = [
     "MapSet",
     "Model",
     "Transplant",
+    "bake",
     "capture",
     "contrast_set",
     "contrast_sets",
@@ -40,6 +42,7 @@ __all__ = [
     "corpus_templates",
     "fit_map",
     "load_model",
+    "pull",
     "refine",
     "transplant",
 ]
@@ -48,8 +51,9 @@ _ROOMS = {
     "concepts": ("ConceptVector", "ContrastSet", "contrast_set", "contrast_sets", "refine"),
     "maps": ("AffineMap", "Corpus", "MapSet", "corpus", "corpus_templates", "fit_map"),
     "models": ("Model", "load_model"),
+    "pulling": ("pull",),
     "states": ("capture",),
-    "transplants": ("Transplant", "transplant"),
+    "transplants": ("Transplant", "bake", "transplant"),
 }
 
 __getattr__, __dir__ = lazy(__name__, {name: room for room, names in _ROOMS.items() for name in names})

@@ -1,6 +1,7 @@
 """How is it put in? Changing the residual stream along a direction while a model runs."""
 
 from contrans.transplants.apply import Transplant, transplant
+from contrans.transplants.bake import bake, bake_shifts
 from contrans.transplants.compose import COMBINATIONS, combine, cosine_matrix, gram_schmidt, loewdin, solve_readout
 from contrans.transplants.operations import OPERATIONS
 from contrans.transplants.scope import SCOPES
@@ -10,6 +11,8 @@ __all__ = [
     "OPERATIONS",
     "SCOPES",
     "Transplant",
+    "bake",
+    "bake_shifts",
     "combine",
     "cosine_matrix",
     "gram_schmidt",

@@ -35,7 +35,8 @@ def transplant(
         dose: size of the shift in residual norms; negative for the opposite. One for all vectors, or one each.
         block: which of the vectors' blocks, or several, each of which gets the whole dose; needed if a vector has more
             than one.
-        positions: "all", "prompt", "generated", or "last" (the prompt's last token and all that follow).
+        positions: "all", "prompt", "generated", or "last" (the prompt's last token and all that follow), each without
+            BOS; or "with_bos", all of them and BOS, as `bake` does it.
         operation: "add"; "add_preserving_norm", which turns the state and keeps its length; "clamp", which sets the
             projection onto v/‖v‖ to dose · r; or "ablate", which removes it, whatever the dose.
         combine: how vectors that meet at a block make one shift: "sum", "loewdin", "gram_schmidt" or "solve"; see

@@ -15,7 +15,7 @@ from contrans.transplants.eager import uncompiled
 from contrans.transplants.generating import watching
 from contrans.transplants.operations import OPERATIONS, SETS_PROJECTION
 from contrans.transplants.passes import Pass, leading, named, read_pass
-from contrans.transplants.scope import SCOPES, Generation, position_mask
+from contrans.transplants.scope import SCOPES, WITHOUT_PROMPT, Generation, position_mask, spans_pass
 
 
 class Transplant(AbstractContextManager["Transplant"]):
@@ -82,7 +82,8 @@ class Transplant(AbstractContextManager["Transplant"]):
     def _begin(self) -> None:
         self._generation = Generation()
         self._outer: dict[str, Any] = {}
-        self._mask: torch.Tensor | None = None
+        self._shape = torch.Size()
+        self._where: torch.Tensor | bool | None = None
         self._ran: list[int] = []
 
     def _modules(self) -> list[tuple[nn.Module, list[int]]]:
@@ -102,20 +103,23 @@ class Transplant(AbstractContextManager["Transplant"]):
     def _note_pass(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         given = {**named(args, kwargs), **{k: v for k, v in self._outer.items() if v is not None}}
         new = read_pass(self.model.name, given)
-        if self.positions != "all" and self._generation.is_cut(new.past, new.cache):
+        if self.positions not in WITHOUT_PROMPT and self._generation.is_cut(new.past, new.cache):
             raise SpecError(
                 f"Generated tokens were cut from the KV cache of {self.model.name}, so where its prompt ends is not "
                 f'known, which positions="{self.positions}" needs; use positions="all", or decode without going back.'
             )
-        start = self._generation.advance(past=new.past, width=new.width, ids=new.ids, cache=new.cache)
-        self._mask = position_mask(
-            self.positions,
-            new.real,
-            start=start,
-            prompt_length=self._generation.prompt_length,
-            is_bos=self._leading_bos(new) if start == 0 else None,
-        )
+        start = self._generation.advance(past=new.past, width=new.shape[1], ids=new.ids, cache=new.cache)
+        self._shape, self._where = new.shape, self._positions_of(new, start)
         self._ran = []
+
+    def _positions_of(self, new: Pass, start: int) -> torch.Tensor | bool:
+        """Where a pass is edited: everywhere, nowhere, or by a mask, bool [batch, width]."""
+        prompt_length = self._generation.prompt_length
+        spanned = spans_pass(self.positions, start=start, prompt_length=prompt_length)
+        if spanned is not None:
+            return new.real if spanned and new.mask is not None else spanned
+        is_bos = self._leading_bos(new) if start == 0 else None
+        return position_mask(self.positions, new.real, start=start, prompt_length=prompt_length, is_bos=is_bos)
 
     def _leading_bos(self, new: Pass) -> torch.Tensor | None:
         bos = self.model.tokenizer.bos_token_id
@@ -137,12 +141,13 @@ class Transplant(AbstractContextManager["Transplant"]):
             )
 
     def _changing(self, runs_as: Sequence[int]):
-        placed: dict[tuple[int, torch.device], torch.Tensor] = {}
+        placed: dict[tuple[int, torch.device], Sequence[torch.Tensor]] = {}
         edit = OPERATIONS[self.operation]
 
         def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
             hidden = output if isinstance(output, torch.Tensor) else output[0]
-            if self._mask is None:
+            where = self._where
+            if where is None:
                 raise StateError(
                     f"A block of {self.model.name} ran outside the model's own forward pass; call the model, not "
                     f"its blocks."
@@ -150,22 +155,24 @@ class Transplant(AbstractContextManager["Transplant"]):
             turn = sum(number in self._ran for number in runs_as)
             block = runs_as[min(turn, len(runs_as) - 1)]
             self._ran.append(block)
-            if block not in self.shifts:
+            if block not in self.shifts or where is False:
                 return None
-            mask = self._mask.to(hidden.device)
-            if mask.shape != hidden.shape[:-1]:
+            if hidden.shape[:-1] != self._shape:
                 raise StateError(
                     f"A block of {self.model.name} gives a tensor of shape {tuple(hidden.shape)} for "
-                    f"{tuple(mask.shape)} tokens; its residual stream cannot be changed."
+                    f"{tuple(self._shape)} tokens; its residual stream cannot be changed."
                 )
             key = block, hidden.device
             if key not in placed:
-                placed[key] = self.shifts[block].to(hidden.device).reshape(-1, self.model.hidden_size)
+                shift = self.shifts[block].to(hidden.device)
+                placed[key] = shift.reshape(-1, self.model.hidden_size).unbind()
             # float32 inside: beside Gemma's residual norms of 10⁴ a small shift is lost in bf16
             edited = before = hidden.float()
             for shift in placed[key]:
                 edited = edit(edited, shift)
-            new = torch.where(mask[..., None], edited, before).to(hidden.dtype)
+            if isinstance(where, torch.Tensor):
+                edited = torch.where(where.to(hidden.device)[..., None], edited, before)
+            new = edited.to(hidden.dtype)
             return new if isinstance(output, torch.Tensor) else (new, *output[1:])
 
         return hook

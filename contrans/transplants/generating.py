@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 from contrans.errors import SpecError
+from contrans.transplants.scope import WITHOUT_PROMPT
 
 # whatever makes transformers decode with candidate tokens (GenerationConfig.get_generation_mode)
 _ASSISTED = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp")
@@ -77,7 +78,7 @@ def check_decoding(name: str, positions: str, setting: Callable[[str], Any]) -> 
             f"back, so a transplant in {name} cannot tell what was generated; generate without it."
         )
     mixing = [key for key, off in _MIXING.items() if setting(key) not in (None, off)]
-    if positions != "all" and mixing:
+    if positions not in WITHOUT_PROMPT and mixing:
         raise SpecError(
             f"With {mixing[0]}, forward passes do not follow each other from the prompt on, so where it ends is not "
             f'known, which positions="{positions}" needs; leave the setting out, or use positions="all".'

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,19 +19,32 @@ class Pass:
         embeds: embeddings [batch, width, d], or None.
         cache: the KV cache, or None.
         past: columns that the cache holds already.
-        real: bool [batch, width], tokens that are no padding.
+        mask: the attention mask in any of the forms that `real_tokens` reads, or None where nothing is padding.
     """
 
     ids: torch.Tensor | None
     embeds: torch.Tensor | None
     cache: Any
     past: int
-    real: torch.Tensor
+    mask: Any
 
     @property
-    def width(self) -> int:
-        """Number of new columns."""
-        return self.real.shape[1]
+    def tokens(self) -> torch.Tensor:
+        """What was passed, ids [batch, width] or embeddings [batch, width, d]."""
+        tokens = self.ids if self.ids is not None else self.embeds
+        assert tokens is not None
+        return tokens
+
+    @property
+    def shape(self) -> torch.Size:
+        """(batch, width): rows and new columns."""
+        return self.tokens.shape[:2]
+
+    @cached_property
+    def real(self) -> torch.Tensor:
+        """Tokens that are no padding: bool [batch, width]."""
+        rows, width = self.shape
+        return real_tokens(self.mask, rows, width, self.past, self.tokens.device)
 
 
 def named(args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +59,10 @@ def read_pass(model_name: str, arguments: Mapping[str, Any]) -> Pass:
         StateError: there are neither ids nor embeddings.
     """
     ids, embeds, cache = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "past_key_values"))
-    tokens = ids if ids is not None else embeds
-    if tokens is None:
+    if ids is None and embeds is None:
         raise StateError(f"{model_name} was called with neither input_ids nor inputs_embeds; pass one of them.")
-    rows, width = tokens.shape[:2]
-    past = cached_columns(cache)
-    real = real_tokens(arguments.get("attention_mask"), rows, width, past, tokens.device)
-    return Pass(ids, embeds if ids is None else None, cache, past, real)
+    embeds = embeds if ids is None else None
+    return Pass(ids, embeds, cache, cached_columns(cache), arguments.get("attention_mask"))
 
 
 def cached_columns(cache: Any) -> int:

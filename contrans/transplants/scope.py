@@ -7,7 +7,9 @@ from weakref import ref
 import torch
 from transformers import Cache
 
-SCOPES = ("all", "prompt", "generated", "last")
+SCOPES = ("all", "prompt", "generated", "last", "with_bos")
+WITHOUT_PROMPT = ("all", "with_bos")
+"""Scopes for which it does not matter where the prompt ends."""
 
 
 @dataclass
@@ -54,6 +56,26 @@ class Generation:
         return start.shape == self.prompt.shape and bool((start == self.prompt).all())
 
 
+def spans_pass(scope: str, *, start: int, prompt_length: int) -> bool | None:
+    """Whether a pass is edited at all of its real tokens or at none, so that no mask need be made.
+
+    Args:
+        scope: one of `SCOPES`.
+        start: column of the pass's first token in its generation.
+        prompt_length: columns of the prompt.
+
+    Returns:
+        True for all, False for none, None where it takes `position_mask` to tell.
+    """
+    if scope == "with_bos":
+        return True
+    if scope == "all":
+        return True if start > 0 else None
+    if start < prompt_length:
+        return None
+    return scope != "prompt"
+
+
 def position_mask(
     scope: str,
     real: torch.Tensor,
@@ -64,16 +86,17 @@ def position_mask(
 ) -> torch.Tensor:
     """Which of a pass's columns are edited.
 
-    "all" is every real token, "prompt" those that were given, "generated" those that the model wrote, and
-    "last" the last token of the prompt and all generated ones. BOS and padding are never edited: BOS is an
-    attention sink, and what is added to it reaches everything else.
+    "all" is every real token but BOS, "prompt" those that were given, "generated" those that the model wrote, and
+    "last" the last token of the prompt and all generated ones. BOS is an attention sink, and what is added to it
+    reaches everything else, so only "with_bos" edits it: every real token, as a bias in the weights does. Padding is
+    never edited.
 
     Args:
         scope: one of `SCOPES`.
         real: bool [batch, width], tokens that are no padding.
         start: column of the first token in its generation.
         prompt_length: columns of the prompt.
-        is_bos: bool [batch, width], tokens that are the model's BOS.
+        is_bos: bool [batch, width], tokens that are the model's BOS; unread for "with_bos".
 
     Returns:
         Bool [batch, width].
@@ -94,4 +117,4 @@ def position_mask(
         )
     else:
         chosen = real
-    return chosen & ~is_bos if is_bos is not None else chosen
+    return chosen & ~is_bos if is_bos is not None and scope != "with_bos" else chosen

@@ -17,8 +17,9 @@ def edited_columns(scope: str, ids: list[int], prompt: int, bos: int | None) -> 
         "prompt": column < prompt,
         "generated": column >= prompt,
         "last": column >= prompt - 1,
+        "with_bos": column >= 0,
     }[scope]
-    return chosen & ~((column == 0) & (np.array(ids) == bos))
+    return chosen if scope == "with_bos" else chosen & ~((column == 0) & (np.array(ids) == bos))
 
 
 def steered_logits(

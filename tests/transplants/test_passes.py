@@ -66,7 +66,8 @@ def test_a_pass_by_position_or_by_name():
     ids = torch.tensor([[1, 2, 3]])
     by_position, by_name = (read_pass("x", named(*call)) for call in (((ids,), {}), ((), {"input_ids": ids})))
     assert by_position.ids is by_name.ids is ids
-    assert (by_name.width, by_name.past, by_name.embeds) == (3, 0, None)
-    assert read_pass("x", {"inputs_embeds": torch.zeros(2, 5, 8)}).width == 5
+    assert (by_name.shape, by_name.past, by_name.embeds) == ((1, 3), 0, None)
+    assert bool(by_name.real.all())
+    assert read_pass("x", {"inputs_embeds": torch.zeros(2, 5, 8)}).shape == (2, 5)
     with pytest.raises(StateError, match="neither input_ids nor inputs_embeds"):
         read_pass("x", {})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from contrans.transplants.scope import Generation, position_mask
+from contrans.transplants.scope import SCOPES, Generation, position_mask, spans_pass
 
 RIGHT = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]).bool()
 LEFT = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]).bool()
@@ -25,6 +25,7 @@ ONE = torch.tensor([[1], [1]]).bool()
         ("generated", ONE, 4, 4, [[1], [1]]),
         ("last", ONE, 4, 4, [[1], [1]]),
         ("last", ONE, 3, 4, [[1], [1]]),
+        ("with_bos", LEFT, 0, 4, [[0, 1, 1, 1], [1, 1, 1, 1]]),
     ],
 )
 def test_position_mask(scope, real, start, prompt, expected):
@@ -36,6 +37,22 @@ def test_bos_is_left_out():
     bos = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]]).bool()
     got = position_mask("all", LEFT, start=0, prompt_length=4, is_bos=bos)
     assert got.int().tolist() == [[0, 0, 1, 1], [0, 1, 1, 1]]
+    every = position_mask("with_bos", LEFT, start=0, prompt_length=4, is_bos=bos)
+    assert torch.equal(every, LEFT)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 5])
+def test_the_short_way_says_what_the_mask_says(scope, start):
+    real = LEFT if start == 0 else ONE
+    bos = torch.zeros_like(real)
+    bos[:, 1 if start == 0 else 0] = start == 0
+    mask = position_mask(scope, real, start=start, prompt_length=4, is_bos=bos)
+    said = spans_pass(scope, start=start, prompt_length=4)
+    if said is not None:
+        assert torch.equal(mask, real if said else torch.zeros_like(real))
+    # every pass of a decoded token is told without a mask
+    assert said is not None or start < 4
 
 
 def test_generation_follows_cached_and_uncached_passes():
