@@ -13,7 +13,7 @@ from contrans.report.figures import effect_by_arm, effect_by_kl
 from contrans.report.grids import curve_summary, grids_of
 from contrans.validation.findings import Finding, findings_of, item_count, table_findings
 from contrans.validation.row_table import RowTable
-from contrans.validation.significance import Comparison, comparisons
+from contrans.validation.significance import DRAWN, Comparison, comparisons
 from contrans.validation.statistics import half_width, power_note
 
 if TYPE_CHECKING:  # results are shown without torch, which rows are made with
@@ -141,11 +141,11 @@ class Evidence:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Every steered arm against the unsteered model, and the transplant against random directions."""
+        """Every steered arm against the unsteered model, and the transplant against controls of many draws."""
         arms = [a for a in self.results.arms() if a != "unsteered"]
         found = [c for arm in arms for c in comparisons(self.results, arm)]
-        if "random" in arms and "transplanted" in arms:
-            found += comparisons(self.results, "transplanted", against="random")
+        if "transplanted" in arms:
+            found += [c for arm in DRAWN if arm in arms for c in comparisons(self.results, "transplanted", against=arm)]
         return found
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 from contrans.validation.curves import area_under_curve, interpolate_at
 from contrans.validation.grids import Grid
 from contrans.validation.row_table import COSTS, MEAN, RowTable
-from contrans.validation.significance import Comparison, compare, comparisons
+from contrans.validation.significance import DRAWN, Comparison, compare, comparisons
 from contrans.validation.wording import shown, spoken
 
 _BUDGETS = (0.1, 0.3, 1.0)  # nats per token
@@ -50,11 +50,11 @@ def concepts_grid(table: RowTable) -> Grid | None:
     concepts, arms = table.concepts(), table.arms()
     if len(concepts) < 2:
         return None
-    references = [a for a in ("unsteered", "random") if _comparable(table, a)]
+    references = [a for a in ("unsteered", *DRAWN) if _comparable(table, a)]
     recovered = any(table.find(c, "transplanted", "gain_recovered") for c in concepts)
     what = _WHAT.get(table.protocol, "concept")
     columns = [what, *map(spoken, arms), *["gain recovered"] * recovered]
-    columns += [f"against {a}" for a in references]
+    columns += [f"against {spoken(a)}" for a in references]
     rows = []
     for concept in concepts:
         cells = [concept, *(_cell(table.find(concept, arm, table.effect), interval=False) for arm in arms)]
@@ -149,4 +149,5 @@ def _against(table: RowTable, concept: str, arm: str) -> str:
 
 def _comparable(table: RowTable, against: str) -> bool:
     found: list[Comparison] = comparisons(table, "transplanted", against=against) if against in table.arms() else []
-    return any(c.significant is not None for c in found)
+    # few shuffled maps have no p-value, and the intervals of their mean say little
+    return any(c.significant is not None and (against != "shuffled_map" or c.p is not None) for c in found)

@@ -6,7 +6,7 @@
 | transplanted | the source's vector through the map |
 | own | the target's own vector, refined in the target from the same texts: the reference |
 | random | isotropic, of the same length, many draws |
-| shuffled_map | the source's vector through a map fitted on rows that do not belong together |
+| shuffled_map | the source's vector through maps fitted on rows that do not belong together, several draws |
 | wrong_concept | another concept's transplant |
 | opposite | the transplant turned round (−α) |
 | prompt | none: the concept is asked for in words |
@@ -42,6 +42,11 @@ def random_direction(width: int, seed: int, draw: int) -> torch.Tensor:
     return (v / v.norm()).float()
 
 
+def draw_of(arm: str, draw: int) -> str:
+    """The name that a draw of an arm's directions has in `Directions.by_arm`: the arm's own for the first."""
+    return arm if draw == 0 else f"{arm}.{draw}"
+
+
 def wrong_concepts(concepts: list[str]) -> dict[str, str]:
     """For each concept the next one of the family, whose vector serves as its wrong-concept control."""
     return {c: concepts[(i + 1) % len(concepts)] for i, c in enumerate(concepts)}
@@ -52,7 +57,8 @@ class Directions:
     """Directions of every arm at one block of the target.
 
     Attributes:
-        by_arm: per arm and concept a float32 tensor [d]; arms "transplanted", "own", "shuffled_map", "paper".
+        by_arm: per arm and concept a float32 tensor [d]; arms "transplanted", "own", "shuffled_map", "paper"; further
+            draws of an arm under the names that `draw_of` gives.
         residual_norm: median residual norm at the block, the unit of a dose.
         seed: of the random arm.
     """
@@ -71,13 +77,17 @@ class Directions:
         elif arm == "opposite":
             direction = -of[concept]
         else:
-            direction = self.by_arm[arm][concept]
+            direction = self.by_arm[draw_of(arm, draw)][concept]
         return direction / direction.norm() * (dose * self.residual_norm)
 
     @property
     def concepts(self) -> list[str]:
         """The concepts that are transplanted."""
         return list(self.by_arm["transplanted"])
+
+    def n_draws(self, arm: str) -> int:
+        """How many draws of directions an arm has; of random ones there is no end, and this is 1."""
+        return 1 + sum(name.startswith(f"{arm}.") for name in self.by_arm)
 
     def steered(self, arms: Sequence[str]) -> list[str]:
         """Those of some arms that put a shift in, and that there are directions for."""

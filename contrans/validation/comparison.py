@@ -26,7 +26,8 @@ from contrans.validation.statistics import random_p_value
 log = logging.getLogger(__name__)
 
 Summary = dict[str, dict[str, float | None]]
-FEWEST_DRAWS = 99
+FEWEST = {"random": 99, "shuffled_map": 20}
+"""Fewest draws of an arm that give a p-value: of the second, 20 just reach .05."""
 
 
 def validate(
@@ -48,7 +49,7 @@ def validate(
         meter: what a shift costs on generic text.
         arms: arms to measure.
         doses: the dose of each arm.
-        random_draws: random directions; from 99 on they give a p-value too.
+        random_draws: random directions; from 99 on they give a p-value too, as from 20 on shuffled maps do.
         seed: of the bootstraps.
         tick: called with tokens done.
 
@@ -61,24 +62,27 @@ def validate(
     concepts, effect = directions.concepts, protocol.effect
     rows: list[Row] = []
     hits: dict[str, ConceptHits] = {}
-    by_draw: list[ConceptHits] = []
+    by_draw: dict[str, list[ConceptHits]] = {}
     for arm in ["unsteered", *directions.steered(arms)]:
         dose = None if arm == "unsteered" else doses[arm]
-        draws = [score.hits(arm, dose, d) for d in (range(random_draws) if arm == "random" else [0])]
+        n_draws = random_draws if arm == "random" else directions.n_draws(arm)
+        draws = score.hits_of_draws(arm, dose, range(n_draws))
         hits[arm] = merged(draws)
-        by_draw = [merged([d]) for d in draws] if arm == "random" else by_draw
+        if len(draws) > 1:
+            by_draw[arm] = [merged([d]) for d in draws]
         rows += rows_of(protocol, hits[arm], "test", arm, dose, seed=seed, bootstrap=True)
         if dose is None:
             continue
         rows += gain_rows(protocol, hits, arm, dose, seed=seed)
-        if arm != "random":
+        if arm != "random" and arm not in by_draw:
             rows += mcnemar_rows(protocol, hits, arm, dose)
         rows += _costs(protocol.name, meter, directions, arm, dose, seed, tick)
     if "prompt" in arms:
         rows += _asked_in_words(protocol, hits, concepts, seed, tick)
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
-    if len(by_draw) >= FEWEST_DRAWS:
-        rows += _random_p(protocol, hits, by_draw, doses)
+    for control, draws in by_draw.items():
+        if len(draws) >= FEWEST[control]:
+            rows += _p_values(protocol, hits, control, draws, doses)
     summary |= _per_kl(rows, protocol, hits)
     if "own" in hits and "transplanted" in hits:
         for concept in ["all", *concepts]:
@@ -114,11 +118,15 @@ def _asked_in_words(
     ]
 
 
-def _random_p(
-    protocol: ItemProtocol, hits: Mapping[str, ConceptHits], by_draw: Sequence[ConceptHits], doses: Mapping[str, float]
+def _p_values(
+    protocol: ItemProtocol,
+    hits: Mapping[str, ConceptHits],
+    control: str,
+    by_draw: Sequence[ConceptHits],
+    doses: Mapping[str, float],
 ) -> list[Row]:
-    """How often a random direction does as well as an arm: p-values of the arms that carry the concept."""
-    rows = []
+    """How often a draw of a control does as well as an arm: p-values of the arms that carry the concept."""
+    rows, metric = [], f"{control.removesuffix('_map')}_p"
     for arm in ("transplanted", "own"):
         if arm not in hits:
             continue
@@ -129,8 +137,8 @@ def _random_p(
                 chosen = by_concept.values() if concept == "all" else [by_concept[concept]]
                 return mean_share(chosen, once(protocol.n_items)).item()
 
-            p = random_p_value(value(hits[arm]), np.array([value(d) for d in by_draw]))
-            rows.append(Row(concept, protocol.name, "test", arm, "random_p", doses[arm], p, None, None, len(by_draw)))
+            p = random_p_value(value(hits[arm]), np.array([value(d) for d in by_draw]), fewest=FEWEST[control])
+            rows.append(Row(concept, protocol.name, "test", arm, metric, doses[arm], p, None, None, len(by_draw)))
     return rows
 
 

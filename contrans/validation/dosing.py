@@ -4,23 +4,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from contrans.errors import FitError
-from contrans.validation.arms import Directions, wrong_concepts
+from contrans.validation.arms import Directions
 from contrans.validation.fluency import FluencyMeter
-from contrans.validation.items import CURVE_DRAWS
-from contrans.validation.protocol import Hits, ItemProtocol
+from contrans.validation.items import CURVE_DRAWS, FACTORS
+from contrans.validation.protocol import ItemProtocol
 from contrans.validation.rows import Row, mean_share, merged, once, rows_of
+from contrans.validation.scorer import Scorer, Tick
 from contrans.validation.statistics import sufficient_dose
 
-Tick = Callable[[int], None]
-
 SELECT = ("effect", "kl")
-FACTORS = (0.35, 0.7, 1.0, 1.4, 2.0)
-"""Doses of a curve around the one that meets a KL budget, as multiples of it."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +30,6 @@ class Calibration:
 
     doses: dict[str, float]
     rows: list[Row]
-
-
-class Scorer:
-    """Scores of a protocol by shift, since a wrong concept's shift is another concept's own."""
-
-    def __init__(self, protocol: ItemProtocol, directions: Directions, tick: Tick) -> None:
-        self._protocol, self._directions, self._tick = protocol, directions, tick
-        self._seen: dict[tuple[object, ...], Any] = {}
-
-    def __call__(self, arm: str, concept: str, dose: float | None, draw: int = 0) -> Any:
-        """What the model answers to every item under an arm's shift; dose None is unsteered."""
-        key: tuple[object, ...] = (arm, concept, dose)
-        if dose is None:
-            key = ("unsteered",)
-        elif arm == "random":
-            key = (arm, dose, draw)
-        elif arm == "wrong_concept":
-            key = ("transplanted", wrong_concepts(self._directions.concepts)[concept], dose)
-        if key not in self._seen:
-            shift = None if dose is None else self._directions.shift(arm, concept, dose, draw)
-            self._seen[key] = self._protocol.score(shift)
-            self._tick(self._protocol.n_tokens)
-        return self._seen[key]
-
-    def hits(self, arm: str, dose: float | None, draw: int = 0) -> dict[str, Hits]:
-        """How right every item is, by concept."""
-        return {c: self._protocol.hits(self(arm, c, dose, draw), c) for c in self._directions.concepts}
 
 
 def calibrate(
@@ -114,8 +83,8 @@ def calibrate(
         if arm != "unsteered":
             points = sorted(doses) if select == "effect" else [float(f"{f * chosen[arm]:.4g}") for f in FACTORS]
         for dose in points:
-            draws = range(-CURVE_DRAWS, 0) if arm == "random" else [0]
-            hits = merged([score.hits(arm, dose, d) for d in draws])
+            draws = range(-CURVE_DRAWS, 0) if arm == "random" else range(min(CURVE_DRAWS, directions.n_draws(arm)))
+            hits = merged(score.hits_of_draws(arm, dose, draws))
             rows += rows_of(protocol, hits, "dev", arm, dose)
             effect = mean_share(hits[protocol.effect].values(), once(protocol.n_items)).item()
             curve.setdefault(arm, {})[dose or 0.0] = effect
@@ -171,15 +140,19 @@ def effect_at_kl(
 
 
 def mean_kl(meter: FluencyMeter, directions: Directions, arm: str, dose: float, tick: Tick = lambda _: None) -> float:
-    """Mean KL to the unsteered model over concepts (over draws, for random), nats per token."""
-    shifts = (
-        [directions.shift(arm, "", dose, draw) for draw in range(-CURVE_DRAWS, 0)]
-        if arm == "random"
-        else [directions.shift(arm, c, dose) for c in directions.concepts]
-    )
-    costs = []
-    for shift in shifts:
-        costs.append(meter.kl(shift))
+    """Mean KL to the unsteered model over concepts (over draws, for random), nats per token.
+
+    Of an arm with several draws each concept takes another one, and a single concept all that curves are drawn with.
+    """
+    if arm == "random":
+        shifts = [directions.shift(arm, "", dose, draw) for draw in range(-CURVE_DRAWS, 0)]
+    else:
+        draws = min(CURVE_DRAWS, directions.n_draws(arm))
+        concepts = directions.concepts
+        pairs = range(max(len(concepts), draws))
+        shifts = [directions.shift(arm, concepts[i % len(concepts)], dose, i % draws) for i in pairs]
+    costs = meter.kl_many(shifts)
+    for _ in costs:
         tick(meter.n_tokens)
     return float(np.mean(costs))
 

@@ -18,6 +18,7 @@ from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
 from contrans.validation.protocol import Hits
+from contrans.validation.vocabulary import total_and_best
 
 REQUEST = "For the next scenario, answer {label}.\n\n"
 """What the arm `prompt` says in words."""
@@ -160,23 +161,30 @@ class EmotionProtocol:
 
     def score(self, shift: torch.Tensor | None) -> Scores:
         """What the model answers with the block's output shifted by [d], or unsteered."""
-        return self._scores(self._asked, shift)
+        return self.score_many([shift])[0]
+
+    def score_many(self, shifts: Sequence[torch.Tensor | None]) -> list[Scores]:
+        """The same under each of many shifts, several of which go through the model at once."""
+        return self._scores(self._asked, shifts)
 
     def prompted(self, concept: str) -> Scores:
         """What the unsteered model answers if it is asked in words, right before the scenario, to name a concept."""
         label = self.labels[self.concepts.index(concept)]
-        return self._scores(self._prepared(REQUEST.format(label=label)), None)
+        return self._scores(self._prepared(REQUEST.format(label=label)), [None])[0]
 
-    def _scores(self, asked: "_Asked", shift: torch.Tensor | None) -> Scores:
+    def _scores(self, asked: "_Asked", shifts: Sequence[torch.Tensor | None]) -> list[Scores]:
         wanted = sorted({t for ids in self._label_ids for t in ids})
-        column = {t: i for i, t in enumerate(wanted)}
         n_rows = sum(map(len, asked.rows_of))
-        logprob = np.empty((n_rows, len(wanted)))
-        best = np.empty(n_rows, dtype=np.int64)
-        for indices, logits in asked.engine.logits(shift):
-            picked = logits[:, wanted] - torch.logsumexp(logits, -1, keepdim=True)
-            logprob[indices] = picked.double().cpu().numpy()
-            best[indices] = logits.argmax(-1).cpu().numpy()
+        logprob = np.empty((len(shifts), n_rows, len(wanted)))
+        best = np.empty((len(shifts), n_rows), dtype=np.int64)
+        for number, indices, logits in asked.engine.stacked(shifts):
+            total, likeliest = total_and_best(logits)
+            logprob[number, indices] = (logits[:, wanted].float() - total[:, None]).double().cpu().numpy()
+            best[number, indices] = likeliest.cpu().numpy()
+        column = {t: i for i, t in enumerate(wanted)}
+        return [self._of_words(asked, column, *read) for read in zip(logprob, best, strict=True)]
+
+    def _of_words(self, asked: "_Asked", column: dict[int, int], logprob: np.ndarray, best: np.ndarray) -> Scores:
         labels = np.array(
             [[self._word(logprob, column, where, ids) for ids in self._label_ids] for where in asked.rows_of]
         )

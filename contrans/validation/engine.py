@@ -7,34 +7,30 @@ batch of every engine is compared with one: a model that this does not fit is ru
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from copy import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
-from contrans.errors import ModelError, TextError
 from contrans.models import Model
 from contrans.states.capturing import check_blocks
-from contrans.states.encode import batches, pad_right
 from contrans.states.precision import autocast
 from contrans.transplants import Transplant
+from contrans.validation.prompt_batches import PromptBatch, prompt_batches
+from contrans.validation.resuming import (
+    cut,
+    expanded,
+    head_for,
+    language_head,
+    last_block_for,
+    leaving_block,
+    new_cache,
+    quick_attention,
+    short_circuit,
+)
 
 log = logging.getLogger(__name__)
-
-
-class _Stop(Exception):
-    """Ends a forward pass once the transplanted block has run."""
-
-
-class _Batch:
-    """One padded batch of suffixes and the state of each token as it leaves the block."""
-
-    def __init__(self, indices: list[int], ids: torch.Tensor, mask: torch.Tensor, wanted: torch.Tensor) -> None:
-        self.indices, self.ids, self.mask, self.wanted = indices, ids, mask, wanted
-        self.state: torch.Tensor | None = None
 
 
 class ScoringEngine:
@@ -57,6 +53,7 @@ class ScoringEngine:
         positions: Sequence[Sequence[int]] | None = None,
         precision: str = "float32",
         batch_tokens: int = 4096,
+        shifts_at_once: int | None = None,
     ) -> None:
         """Runs the unsteered model once over the prefix and all suffixes, up to the block.
 
@@ -69,29 +66,20 @@ class ScoringEngine:
             positions: of each suffix the tokens, ascending, after which logits are wanted, in place of the above.
             precision: "float32" or "bfloat16" products.
             batch_tokens: most suffix tokens, padding included, in one batch.
+            shifts_at_once: most shifts in one batch; None for one on a CPU and 8 elsewhere.
 
         Raises:
             TextError: a prompt is empty or longer than the context.
         """
         check_blocks(model, [block])
-        longest = max((len(s) for s in suffixes), default=0) + len(prefix)
-        if not suffixes or min(map(len, suffixes)) == 0:
-            raise TextError("There is nothing to score: every prompt needs at least one token after the prefix.")
-        if model.context_length is not None and longest > model.context_length:
-            raise TextError(
-                f"A prompt has {longest:,} tokens, but {model.name} reads at most {model.context_length:,}."
-            )
         self.model, self.block, self.precision = model, block, precision
         self._prefix = torch.tensor([list(prefix)], dtype=torch.long)
         if positions is None:
             positions = [range(len(s)) if every_position else [len(s) - 1] for s in suffixes]
-        self._batches = []
-        for group in batches([len(s) for s in suffixes], batch_tokens=batch_tokens):
-            ids, mask = pad_right([suffixes[i] for i in group], model.pad_token_id)
-            wanted = torch.zeros_like(mask, dtype=torch.bool)
-            for row, i in enumerate(group):
-                wanted[row, list(positions[i])] = True
-            self._batches.append(_Batch(group, ids, mask, wanted))
+        # on a CPU several at once took a third longer than one by one: its caches hold less of them
+        self._at_once = shifts_at_once or (1 if model.device.type == "cpu" else 8)
+        self._batch_tokens = batch_tokens
+        self._batches = prompt_batches(model, suffixes, positions, prefix_length=len(prefix), batch_tokens=batch_tokens)
         self._prefix_state: torch.Tensor | None = None
         self._prefix_cache: Any = None
         self._tuples = False
@@ -105,10 +93,7 @@ class ScoringEngine:
             log.info("%s cannot resume above block %d (%s)", model.name, block, error)
             self.resumes = False
         if not self.resumes:
-            log.warning(
-                "%s is validated by full forward passes, which is slower; the numbers are the same.",
-                model.name,
-            )
+            log.warning("%s is validated by full forward passes: slower, with the same numbers.", model.name)
 
     def logits(self, shift: torch.Tensor | None = None) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Logits of every prompt with the block's output shifted at all positions but BOS.
@@ -120,182 +105,146 @@ class ScoringEngine:
             Per batch the prompts' indices, and float32 logits [batch, vocabulary] after the last token; or, with
             `every_position` or `positions`, [tokens, vocabulary] for the wanted tokens of all prompts in turn.
         """
-        with torch.inference_mode(), autocast(self.model.device, self.precision):
-            if not self.resumes:
+        for _, indices, logits in self.stacked([shift]):
+            yield indices, logits.float()
+
+    def stacked(self, shifts: Sequence[torch.Tensor | None]) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+        """The same for many shifts, several of which go through the model as one batch where they fit.
+
+        Args:
+            shifts: each [d], or None for the unsteered model.
+
+        Yields:
+            Per batch and shift the shift's number, the prompts' indices, and logits as `logits` gives them but in the
+            number format of the products: `contrans.validation.vocabulary` reads them without a float32 copy. The
+            batches of one shift come in the same order for every shift.
+        """
+        if not self.resumes:
+            for number, shift in enumerate(shifts):
                 for batch in self._batches:
-                    yield batch.indices, self._full(batch, shift)
-                return
-            upper = self._steered_prefix(shift)
+                    yield number, batch.indices, self._full(batch, shift)
+            return
+        zero = torch.zeros(self.model.hidden_size)
+        every = [zero if shift is None else shift.float().cpu() for shift in shifts]
+        at_once = min(self._at_once, max(1, self._batch_tokens // max(1, self._prefix.numel())))
+        for first in range(0, len(every), at_once):
+            together = torch.stack(every[first : first + at_once])
+            upper = self._steered_prefixes(together)
             for batch in self._batches:
-                yield batch.indices, self._resumed(batch, shift, upper)
+                fit = max(1, self._batch_tokens // batch.ids.numel())
+                for i in range(0, len(together), fit):
+                    some = range(i, min(i + fit, len(together)))
+                    logits = self._resumed(batch, together[some.start : some.stop], cut(upper, some))
+                    for k, part in zip(some, logits.split(len(logits) // len(some)), strict=True):
+                        yield first + k, batch.indices, part
 
     # -- what lies below the block: once ---------------------------------------------------------------
 
     def _prepare(self) -> None:
-        device = self.model.device
-        with torch.inference_mode(), autocast(device, self.precision):
+        with self._computing():
             if self._prefix.numel():
-                cache = self._new_cache()
-                self._prefix_state = self._leaving_block(input_ids=self._prefix.to(device), past_key_values=cache)
+                cache = new_cache(self.model)
+                ids = self._prefix.to(self.model.device)
+                self._prefix_state = self._leaving_block(input_ids=ids, past_key_values=cache)
                 self._prefix_cache = cache
             for batch in self._batches:
-                batch.state = self._leaving_block(**self._inputs(batch, self._expanded(self._prefix_cache, batch)))
+                cache = expanded(self.model, self._prefix_cache, len(batch.ids))
+                batch.state = self._leaving_block(**self._inputs(batch.ids, batch.mask, cache))
 
     def _leaving_block(self, **inputs: Any) -> torch.Tensor:
-        kept: list[torch.Tensor] = []
-
-        def hook(_module, _args, output):
-            self._tuples = not isinstance(output, torch.Tensor)
-            kept.append(output[0] if self._tuples else output)
-            raise _Stop
-
-        handle = self.model.blocks[self.block].register_forward_hook(hook)
-        try:
-            with suppress(_Stop):
-                self.model.module(**inputs)
-        finally:
-            handle.remove()
-        return kept[0]
+        state, self._tuples = leaving_block(self.model, self.block, **inputs)
+        return state
 
     # -- what lies above: for every shift ------------------------------------------------------------
 
-    def _steered_prefix(self, shift: torch.Tensor | None) -> Any:
-        """The cache of the prefix: blocks above from its steered states, blocks below as they were."""
+    def _steered_prefixes(self, shifts: torch.Tensor) -> Any:
+        """The prefix's cache under each shift: blocks above from its steered states, blocks below as they were."""
         if self._prefix_state is None:
             return None
-        cache = self._new_cache()
-        ids = self._prefix.to(self.model.device)
-        with self._short_circuit(self._shifted(self._prefix_state, shift, ids)):
+        cache = new_cache(self.model)
+        ids = self._prefix.to(self.model.device).expand(len(shifts), -1)
+        state = self._shifted(self._prefix_state, shifts, self._prefix)
+        nothing = torch.zeros(ids.shape, dtype=torch.bool)
+        with self._computing(), self._above(state), last_block_for(self.model, nothing):
             self.model.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
-        cache.layers[: self.block + 1] = self._prefix_cache.layers[: self.block + 1]
+        below = expanded(self.model, self._prefix_cache, len(shifts))
+        cache.layers[: self.block + 1] = below.layers[: self.block + 1]
         return cache
 
-    def _resumed(self, batch: _Batch, shift: torch.Tensor | None, upper: Any) -> torch.Tensor:
+    def _resumed(self, batch: PromptBatch, shifts: torch.Tensor, upper: Any) -> torch.Tensor:
+        """Logits of a batch under each shift in turn."""
         assert batch.state is not None
-        ids = batch.ids.to(self.model.device)
-        state = self._shifted(batch.state, shift, None if self._prefix.numel() else ids)
-        with self._short_circuit(state), self._gathering(batch):
-            out = self.model.module(**self._inputs(batch, self._expanded(upper, batch)))
-        return out.logits[:, 0].float()
+        n = len(shifts)
+        state = self._shifted(batch.state, shifts, None if self._prefix.numel() else batch.ids)
+        ids, mask, wanted = (t.repeat(n, 1) for t in (batch.ids, batch.mask, batch.wanted))
+        inputs = self._inputs(ids, mask, expanded(self.model, upper, len(batch.ids)))
+        with (
+            self._computing(),
+            self._above(state),
+            last_block_for(self.model, wanted),
+            head_for(self.model, wanted, self._head),
+            quick_attention(self.model, self.precision) if self._prefix.numel() else nullcontext(),
+        ):
+            return self.model.module(**inputs).logits[:, 0]
 
-    def _shifted(self, state: torch.Tensor, shift: torch.Tensor | None, starts: torch.Tensor | None) -> torch.Tensor:
-        if shift is None:
-            return state
-        moved = state.float() + shift.to(state.device, torch.float32)
+    def _shifted(self, state: torch.Tensor, shifts: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+        """Each row of `state` under each shift in turn; rows that start with BOS keep their first token as it is."""
+        by = shifts.to(state.device)[:, None, None]
+        moved = state.float() + by
         bos = self.model.tokenizer.bos_token_id
         if starts is not None and bos is not None:
-            is_bos = starts[:, 0] == bos
-            moved[is_bos, 0] = state[is_bos, 0].float()
-        return moved.to(state.dtype)
+            is_bos = (starts[:, 0] == bos).to(state.device)
+            moved[:, is_bos, 0] = state[is_bos, 0].float()
+        return moved.flatten(0, 1).to(state.dtype)
 
-    @contextmanager
-    def _short_circuit(self, state: torch.Tensor) -> Iterator[None]:
-        """Blocks up to the transplanted one pass their input on; that one gives `state`."""
-        wrap: Callable[[torch.Tensor], Any] = (lambda h: (h,)) if self._tuples else (lambda h: h)
-
-        def passing(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            return wrap(hidden_states)
-
-        def giving(*args: Any, **kwargs: Any) -> Any:
-            return wrap(state)
-
-        blocks = list(self.model.blocks[: self.block + 1])
-        head = self._lm_head()
-        weight: Any = head.weight
-        # accelerate, too, keeps its wrapper in the instance: put back what was there
-        before = [vars(b).get("forward") for b in blocks]
-        try:
-            for b in blocks[:-1]:
-                b.forward = passing
-            blocks[-1].forward = giving
-            head.weight = self._head if self._head is not None else weight
-            yield
-        finally:
-            head.weight = weight
-            for b, old in zip(blocks, before, strict=True):
-                if old is None:
-                    vars(b).pop("forward", None)
-                else:
-                    b.forward = old
+    def _above(self, state: torch.Tensor) -> AbstractContextManager[None]:
+        return short_circuit(self.model, self.block, state, tuples=self._tuples)
 
     def _fast_head(self) -> torch.nn.Parameter | None:
         """The head's weight in bf16, made once: autocast would cast it in every pass, at half the pass's cost."""
         if self.precision == "float32":
             return None
-        weight: Any = self._lm_head().weight
+        weight: Any = language_head(self.model).weight
         return torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
-
-    def _lm_head(self) -> Any:
-        head = self.model.module.get_output_embeddings()
-        if head is None:
-            raise ModelError(
-                f"{self.model.name} has no language-model head, so it cannot be scored; use a decoder model."
-            )
-        return head
 
     # -- shared ----------------------------------------------------------------------------------------------
 
-    def _new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.model.module.config)
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        # for one pass only: whoever reads the logits must not find these modes switched on
+        with torch.inference_mode(), autocast(self.model.device, self.precision):
+            yield
 
-    def _expanded(self, cache: Any, batch: _Batch) -> Any:
-        """A cache for the batch whose tensors are views of the prefix's; a block that runs replaces its own."""
-        if cache is None:
-            return None
-        new = self._new_cache()
-        rows = len(batch.indices)
-        for i, layer in enumerate(cache.layers):
-            view: Any = copy(layer)
-            if view.is_initialized:
-                view.keys = view.keys.expand(rows, -1, -1, -1)
-                view.values = view.values.expand(rows, -1, -1, -1)
-            new.layers[i] = view
-        return new
-
-    def _inputs(self, batch: _Batch, cache: Any) -> dict[str, Any]:
+    def _inputs(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> dict[str, Any]:
         device = self.model.device
-        mask = torch.cat([torch.ones((len(batch.ids), self._prefix.shape[1]), dtype=torch.long), batch.mask], dim=1)
-        inputs: dict[str, Any] = {"input_ids": batch.ids.to(device), "attention_mask": mask.to(device)}
+        mask = torch.cat([torch.ones((len(ids), self._prefix.shape[1]), dtype=torch.long), mask], dim=1)
+        inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         if cache is not None:
             return {**inputs, "past_key_values": cache, "use_cache": True}
         return {**inputs, **self.model.no_cache}
 
-    @contextmanager
-    def _gathering(self, batch: _Batch, start: int = 0) -> Iterator[None]:
-        """Lets the head see only the tokens whose logits are wanted: the rest of its work would be thrown away."""
-        head = self._lm_head()
-
-        def gather(_module, args):
-            return (args[0][:, start:][batch.wanted][:, None],)
-
-        handle = head.register_forward_pre_hook(gather)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _full(self, batch: _Batch, shift: torch.Tensor | None) -> torch.Tensor:
+    def _full(self, batch: PromptBatch, shift: torch.Tensor | None) -> torch.Tensor:
         prefix = self._prefix.expand(len(batch.indices), -1)
         ids = torch.cat([prefix, batch.ids], dim=1).to(self.model.device)
         mask = torch.cat([torch.ones_like(prefix), batch.mask], dim=1).to(self.model.device)
         with ExitStack() as stack:
+            stack.enter_context(self._computing())
             if shift is not None:
                 stack.enter_context(Transplant(self.model, {self.block: shift}))
-            stack.enter_context(self._gathering(batch, prefix.shape[1]))
+            stack.enter_context(head_for(self.model, batch.wanted, self._head, prefix.shape[1]))
             out = self.model.module(input_ids=ids, attention_mask=mask, **self.model.no_cache)
-        return out.logits[:, 0].float()
+        return out.logits[:, 0]
 
     def _agrees_with_full(self) -> bool:
-        """Whether a steered batch scores as in a full forward pass."""
+        """Whether steered prompts, the longest and the shortest of a batch and two shifts at once, score as in full."""
         probe = min(self._batches, key=lambda b: b.ids.numel())
-        small = _Batch(probe.indices[:2], probe.ids[:2], probe.mask[:2], probe.wanted[:2])
+        small = probe.rows(sorted({0, len(probe.indices) - 1}))
         assert probe.state is not None
-        small.state = probe.state[:2]
-        shift = 0.05 * probe.state.float().norm(dim=-1).median() * torch.ones(self.model.hidden_size)
-        shift = shift.cpu() / self.model.hidden_size**0.5
-        with torch.inference_mode(), autocast(self.model.device, self.precision):
-            resumed = self._resumed(small, shift, self._steered_prefix(shift))
-            full = self._full(small, shift)
+        size = 0.05 * float(probe.state.float().norm(dim=-1).median())
+        shifts = torch.ones(2, self.model.hidden_size) * size / self.model.hidden_size**0.5
+        shifts[1, ::2] *= -1
+        resumed = self._resumed(small, shifts, self._steered_prefixes(shifts)).float()
+        full = torch.cat([self._full(small, shift) for shift in shifts]).float()
         error = float((resumed - full).abs().max() / full.abs().max().clamp_min(1e-6))
         # bf16 products round differently in batches of other shapes; a wrong cache is off by far more
         return error < (1e-3 if self.precision == "float32" else 0.08)

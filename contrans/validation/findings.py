@@ -27,7 +27,7 @@ from contrans.validation.signatures import (
     tokenizers_unlike,
     unsafe_safety,
 )
-from contrans.validation.significance import Comparison, compare, comparisons
+from contrans.validation.significance import DRAWN, Comparison, compare, comparisons
 from contrans.validation.wording import p_value, shown, spoken
 
 __all__ = [
@@ -134,8 +134,8 @@ def _of_the_effect(table: RowTable) -> Iterator[Finding | None]:
 
 
 def _control_end(table: RowTable, concept: str, row: Mapping[str, Any]) -> float:
-    """Where a control ends: of random directions the p-value tells it, which knows their spread, if there is one."""
-    by_p = compare(table, "transplanted", concept, against="random") if row["arm"] == "random" else None
+    """Where a control ends: of one drawn many times the p-value tells it, which knows their spread, if there is one."""
+    by_p = compare(table, "transplanted", concept, against=row["arm"]) if row["arm"] in DRAWN else None
     if by_p is None or by_p.p is None:
         return _high(row)
     return -inf if by_p.higher else inf

@@ -9,6 +9,8 @@ from contrans.hashing import text_hash
 
 CURVE_DRAWS = 3
 """Random directions behind each point of the dev curve; the test has its own, more numerous draws."""
+FACTORS = (0.35, 0.7, 1.0, 1.4, 2.0)
+"""Doses of a curve around the one that meets a KL budget, as multiples of it."""
 
 
 def ordered(examples: Sequence[Example]) -> list[Example]:
@@ -44,9 +46,21 @@ def few_shot_prefix(family: Sequence[ContrastSet]) -> str:
     return "".join(shots)
 
 
-def n_scorings(arms: Sequence[str], n_concepts: int, n_doses: int, draws: int) -> int:
-    """How often all items are scored on dev (`n_doses` > 0) or on test (`n_doses` = 1 and `draws`)."""
+def n_scorings(arms: Sequence[str], n_concepts: int, n_doses: int, draws: int, shuffles: int = 1) -> int:
+    """How often all items are scored on dev (`n_doses` > 0) or on test (`n_doses` = 1 and `draws`).
+
+    Args:
+        arms: arms that are measured.
+        n_concepts: concepts that each is measured for.
+        n_doses: doses of each.
+        draws: random directions.
+        shuffles: maps of shuffled rows.
+    """
     steered = [a for a in arms if a != "unsteered"]
     asked = 0 if n_doses != 1 or "prompt" not in steered else n_concepts
-    own = sum(n_concepts for a in steered if a not in ("random", "wrong_concept", "prompt"))
+    own = sum(
+        n_concepts * (shuffles if a == "shuffled_map" else 1)
+        for a in steered
+        if a not in ("random", "wrong_concept", "prompt")
+    )
     return 1 + asked + n_doses * (own + (draws if "random" in steered else 0))

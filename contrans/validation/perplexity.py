@@ -236,13 +236,21 @@ class PerplexityProtocol:
         Raises:
             StateError: scores are not finite.
         """
+        return self.score_many([shift])[0]
+
+    def score_many(self, shifts: Sequence[torch.Tensor | None]) -> list[Perplexity]:
+        """The same under each of many shifts, several of which go through the model at once.
+
+        Raises:
+            StateError: scores are not finite.
+        """
         rolling = self._rolling
-        nll: list[np.ndarray] = [np.empty(0)] * len(rolling.inputs)
-        for indices, logits in self._engine.logits(shift):
+        nll = [[np.empty(0)] * len(rolling.inputs) for _ in shifts]
+        for number, indices, logits in self._engine.stacked(shifts):
             rows = logits.split([len(rolling.inputs[i]) for i in indices])
             for i, row in zip(indices, rows, strict=True):
-                nll[i] = rolling.score(i, row)
-        return _perplexity(self.documents, rolling.by_document(nll))
+                nll[number][i] = rolling.score(i, row)
+        return [_perplexity(self.documents, rolling.by_document(n)) for n in nll]
 
     def hits(self, scores: Perplexity, concept: str) -> Hits:
         """Minus nats per byte and per word of each document; the same for every concept."""

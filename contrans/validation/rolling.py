@@ -4,15 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from contrans.errors import ModelError, SpecError, StateError, TextError
 from contrans.models import Model
+from contrans.validation.vocabulary import total
 
 LONGEST = 2048
 """Window of a model that reads more: over Gemma's vocabulary the logits of 2,048 tokens take 2 GB."""
-
-_CHUNK = 256  # rows of logits whose softmax stands in memory at once
 
 
 def rolling_windows(
@@ -92,8 +90,8 @@ class RollingWindows:
             StateError: a score is not finite.
         """
         targets = torch.tensor(self._targets[window], device=logits.device)
-        parts = zip(logits[-len(targets) :].split(_CHUNK), targets.split(_CHUNK), strict=True)
-        nll = torch.cat([cross_entropy(part.float(), t, reduction="none") for part, t in parts])
+        read = logits[-len(targets) :]
+        nll = total(read) - read.gather(1, targets[:, None])[:, 0].float()
         if not bool(torch.isfinite(nll).all()):
             raise StateError(
                 f"{self._name} gives document {self._owner[window]} scores that are not finite; lower the dose, or "

@@ -1,4 +1,4 @@
-"""Is an arm's effect more than that of the unsteered model, or of random directions? And that in words."""
+"""Is an arm's effect more than that of the unsteered model, or of controls drawn many times? And that in words."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,6 +8,8 @@ from contrans.validation.statistics import holm
 from contrans.validation.wording import p_value
 
 LEVEL = 0.05
+DRAWN = {"random": "random_p", "shuffled_map": "shuffled_p"}
+"""Controls of many draws, and the metric under which an arm's p-value against them stands."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Comparison:
     Attributes:
         concept: the concept, or "all" for the mean over concepts.
         arm: what was added.
-        against: "unsteered", or "random" for random directions of the same length.
+        against: "unsteered", or a control of many draws.
         change: the arm's effect minus the reference's; None where the reference was not scored.
         p: p-value, where there is one.
         p_holm: the same, adjusted over all concepts of the arm.
@@ -56,19 +58,19 @@ class Comparison:
 def comparisons(table: RowTable, arm: str, *, against: str = "unsteered") -> list[Comparison]:
     """An arm against a reference for every concept, and for the mean over them.
 
-    P-values (`mcnemar_p` against the unsteered model, `random_p` against random directions) are adjusted by Holm over
+    P-values (`mcnemar_p` against the unsteered model, those of `DRAWN` against its controls) are adjusted by Holm over
     the concepts; the mean over concepts is one claim by itself and is not part of that family.
 
     Args:
         table: the rows.
         arm: the arm.
-        against: "unsteered" or "random".
+        against: "unsteered" or a key of `DRAWN`.
 
     Returns:
         One comparison per concept that the arm was scored on, the mean over concepts first.
     """
     concepts = [c for c in (MEAN, *table.concepts()) if table.find(c, arm, table.effect)]
-    metric = "random_p" if against == "random" else "mcnemar_p"
+    metric = DRAWN.get(against, "mcnemar_p")
     p = {c: row["value"] for c in concepts if (row := table.find(c, arm, metric))}
     adjusted = holm({c: v for c, v in p.items() if c != MEAN}) | {c: v for c, v in p.items() if c == MEAN}
     out = []

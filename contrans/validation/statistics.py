@@ -119,23 +119,24 @@ def holm(p_values: Mapping[Key, float] | Sequence[float]) -> dict[Key, float] | 
     return adjusted.tolist()
 
 
-def random_p_value(observed: float, draws: ArrayLike) -> float:
-    """One-sided p-value that a random direction of the same length does as much: (1 + #{draws ≥ observed}) / (R + 1).
+def random_p_value(observed: float, draws: ArrayLike, *, fewest: int = MIN_RANDOM_DRAWS) -> float:
+    """One-sided p-value that a direction drawn at random does as much: (1 + #{draws ≥ observed}) / (R + 1).
 
     It counts the observed direction among the draws, so it is never 0 and is exact for any R (Phipson & Smyth 2010).
 
     Args:
         observed: effect of the direction that is judged.
         draws: effect of each random direction [R].
+        fewest: draws that there must be.
 
     Raises:
-        FitError: there are fewer than 99 draws, or one of the effects is not a number.
+        FitError: there are fewer draws, or one of the effects is not a number.
     """
     effects = np.asarray(draws, dtype=float).ravel()
-    if len(effects) < MIN_RANDOM_DRAWS:
+    if len(effects) < fewest:
         raise FitError(
             f"{len(effects)} random directions cannot show a p-value below {1 / (len(effects) + 1):.3f}; draw at least "
-            f"{MIN_RANDOM_DRAWS}."
+            f"{fewest}."
         )
     if not np.isfinite([observed, *effects]).all():
         raise FitError("An effect is not a number, so no share of the random directions can be counted; leave it out.")

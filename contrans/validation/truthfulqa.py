@@ -19,6 +19,7 @@ from contrans.validation.protocol import Hits
 from contrans.validation.truthfulqa_data import Question
 from contrans.validation.truthfulqa_plan import answer_spans, plan_scoring
 from contrans.validation.truthfulqa_prompts import Prompt, prompt_named, with_answer
+from contrans.validation.vocabulary import total
 
 METRICS = ("mc1", "mc2", "mc3", "binary")
 
@@ -137,19 +138,31 @@ class TruthfulQA:
         Raises:
             StateError: they are not finite.
         """
+        return self.score_many([shift])[0]
+
+    def score_many(self, shifts: Sequence[torch.Tensor | None]) -> list[AnswerScores]:
+        """The same under each of many shifts, several of which go through the model at once.
+
+        Raises:
+            StateError: a log-probability is not finite.
+        """
         plan = self._plan
-        logprob = np.empty(plan.n_reads)
-        for indices, logits in self._engine.logits(shift):
+        logprob = np.empty((len(shifts), plan.n_reads))
+        for number, indices, logits in self._engine.stacked(shifts):
             first = np.cumsum([0, *(len(plan.positions[i]) for i in indices)])
             reads = np.concatenate([plan.reads[i] + [at, 0, 0] for i, at in zip(indices, first, strict=False)])
-            row, token, number = torch.from_numpy(reads).to(logits.device).T
-            logprob[number.cpu()] = _log_probabilities(logits, row, token).double().cpu().numpy()
+            row, token, read = torch.from_numpy(reads).to(logits.device).T
+            found = logits[row, token].float() - total(logits)[row]
+            logprob[number, read.cpu()] = found.double().cpu().numpy()
         if not np.isfinite(logprob).all():
             raise StateError(
                 f"{self._engine.model.name} gives answers log-probabilities that are not finite; use a smaller shift, "
                 f"or bfloat16 or float32 weights."
             )
-        summed = iter([logprob[part].sum() for part in plan.parts])
+        return [self._by_question(values) for values in logprob]
+
+    def _by_question(self, logprob: np.ndarray) -> AnswerScores:
+        summed = iter([logprob[part].sum() for part in self._plan.parts])
         true, false = [], []
         for q in self.questions:
             true.append(np.array([next(summed) for _ in q.true_answers]))
@@ -193,11 +206,3 @@ def _tokenised(model: Model, questions: Sequence[Question], prompt: Prompt) -> t
             rows.append(ids[:stop])
             starts.append(start)
     return rows, starts
-
-
-def _log_probabilities(logits: torch.Tensor, row: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    """Log-probability of a token at a row of logits [rows, vocabulary], for each pair of them."""
-    at, back = row.unique(return_inverse=True)
-    # a few rows at a time: a copy of [rows, 262k] costs more memory than the model
-    total = torch.cat([logits[some].logsumexp(-1) for some in at.split(64)])
-    return logits[row, token] - total[back]

@@ -1,6 +1,7 @@
 """The emotion protocol on a tiny model in which the right directions are planted."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from contrans.concepts.contrast import family_of
 from contrans.errors import FitError, TextError
 from contrans.models import Model
 from contrans.transplants import Transplant
-from contrans.validation.arms import Directions
+from contrans.validation.arms import Directions, draw_of
 from contrans.validation.comparison import validate
 from contrans.validation.dosing import calibrate, dose_at_kl, mean_kl
 from contrans.validation.emotion import EmotionProtocol
@@ -188,6 +189,37 @@ def test_random_draws_give_a_p_value(worded, family):
     assert set(found) == {"all", *(c.concept for c in family)}
     assert 0.01 <= found["all"].value <= 0.1
     assert found["all"].n == 99
+
+
+def test_a_control_of_many_draws_gives_their_mean_and_a_p_value(worded, family):
+    directions = planted(worded, family)
+    concepts = directions.concepts
+    drawn = {
+        draw_of("shuffled_map", k): {
+            c: torch.randn(worded.hidden_size, generator=torch.Generator().manual_seed(100 * k + i))
+            for i, c in enumerate(concepts)
+        }
+        for k in range(20)
+    }
+    every = replace(directions, by_arm={**directions.by_arm, **drawn})
+    assert (every.n_draws("shuffled_map"), every.n_draws("own"), directions.n_draws("shuffled_map")) == (20, 1, 1)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    arms, doses = ["unsteered", "transplanted", "shuffled_map"], {"transplanted": 2.0, "shuffled_map": 2.0}
+    p = protocol(worded, family, "test", 1)
+    rows, _ = validate(p, every, meter, arms=arms, doses=doses)
+    value = {(r.concept, r.arm, r.metric): r for r in rows}
+    alone = []
+    for k in range(20):
+        one = replace(directions, by_arm={**directions.by_arm, "shuffled_map": drawn[draw_of("shuffled_map", k)]})
+        of_one, _ = validate(p, one, meter, arms=arms, doses=doses)
+        alone.append(next(r.value for r in of_one if (r.concept, r.arm, r.metric) == ("all", "shuffled_map", p.effect)))
+    assert value["all", "shuffled_map", p.effect].value == pytest.approx(np.mean(alone))
+    as_good = sum(v >= value["all", "transplanted", p.effect].value for v in alone)
+    assert value["all", "transplanted", "shuffled_p"].value == pytest.approx((1 + as_good) / 21)
+    assert ("all", "shuffled_map", "mcnemar_p") not in value
+    # each concept takes another draw where KL is measured
+    kl = [meter.kl(every.shift("shuffled_map", c, 2.0, i)) for i, c in enumerate(concepts)]
+    assert mean_kl(meter, every, "shuffled_map", 2.0) == pytest.approx(np.mean(kl))
 
 
 def test_the_concept_is_asked_for_in_words(worded, family):
