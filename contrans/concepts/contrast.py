@@ -68,7 +68,7 @@ def contrast_set(name: str | Path) -> ContrastSet:
 
 
 def contrast_sets(patterns: Sequence[str]) -> list[ContrastSet]:
-    """Contrast sets by names, where "emotion/*" stands for a whole family; no doubles, order kept.
+    """Contrast sets by names, where "emotion/*" stands for a whole family and "mine/*.yaml" for files; no doubles.
 
     Raises:
         TextError: a pattern matches nothing.
@@ -80,6 +80,12 @@ def contrast_sets(patterns: Sequence[str]) -> list[ContrastSet]:
             if not found:
                 raise TextError(f"No contrast set matches {pattern!r}; there are {', '.join(contrast_set_names())}.")
             names += found
+        elif "*" in pattern and pattern.endswith((".yaml", ".yml")):
+            folder, name = Path(pattern).parent, Path(pattern).name
+            matches = sorted(str(path) for path in folder.glob(name))
+            if not matches:
+                raise TextError(f"No file matches {pattern!r}; check the folder.")
+            names += matches
         else:
             names.append(pattern)
     return [contrast_set(name) for name in dict.fromkeys(names)]
@@ -92,7 +98,7 @@ def family_of(name: str | Path) -> list[ContrastSet]:
         TextError: no such set, or it belongs to no family.
     """
     text = str(name)
-    if text.endswith("/*"):
+    if "*" in text:
         return contrast_sets([text])
     if text.endswith((".yaml", ".yml")):
         path = Path(text)

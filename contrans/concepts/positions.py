@@ -1,11 +1,15 @@
 """At which tokens of a text a concept is read."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from contrans.errors import SpecError, TextError
-from contrans.states.encode import Encoded
+
+if TYPE_CHECKING:
+    from contrans.states.encode import Encoded
 
 FORMS = '"last", "last:K" (the final K tokens), "answer" or "span:WORDS"'
 
@@ -26,7 +30,7 @@ class TokenPosition:
     words: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "TokenPosition":
+    def parse(cls, text: str) -> TokenPosition:
         """A position as it is typed: "last", "last:K", "answer" or "span:WORDS".
 
         Raises:

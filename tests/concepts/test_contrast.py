@@ -117,6 +117,8 @@ def test_own_pairs_and_own_files(tmp_path):
     made = contrast_set(tmp_path / "calm.yaml")
     assert len(made.negatives) == 9
     assert [m.concept for m in family_of(tmp_path / "haste.yaml")] == ["calm", "haste"]
+    assert [m.concept for m in contrast_sets([f"{tmp_path}/*.yaml"])] == ["calm", "haste"]
+    assert [m.concept for m in family_of(f"{tmp_path}/*.yaml")] == ["calm", "haste"]
 
 
 def test_answers(tmp_path):
@@ -177,6 +179,8 @@ def test_unknown_names():
         contrast_set("emotion/angr")
     with pytest.raises(TextError, match="matches 'moods/\\*'"):
         contrast_sets(["moods/*"])
+    with pytest.raises(TextError, match=r"No file matches 'moods/\*\.yaml'"):
+        contrast_sets(["moods/*.yaml"])
     with pytest.raises(TextError, match="cannot be read"):
         contrast_set("nowhere.yaml")
     with pytest.raises(TextError, match="no split 'train'"):
