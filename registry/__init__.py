@@ -4,13 +4,16 @@ from registry.api import Registry
 from registry.database import home
 from registry.lineage import Edge, Lineage, Step
 from registry.names import KINDS
-from registry.records import AliasMove, Problem, Result, Run, Version
+from registry.records import AliasMove, Collected, NewVersion, Outdated, Problem, Result, Run, Version
 
 __all__ = [
     "KINDS",
     "AliasMove",
+    "Collected",
     "Edge",
     "Lineage",
+    "NewVersion",
+    "Outdated",
     "Problem",
     "Registry",
     "Result",

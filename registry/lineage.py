@@ -1,17 +1,18 @@
-"""What a version was made from, and what was made from it."""
+"""What a version was made from, what was made from it, and what rests on something that has changed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from sqlalchemy import Select, literal, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, exists, literal, select
+from sqlalchemy.orm import Session, aliased
 
 from contrans.errors import RegistryError
-from registry.lookup import to_version, versions
-from registry.records import Version
-from registry.schema import EdgeRow, VersionRow
+from registry.lookup import in_batches, to_version, versions
+from registry.names import check_kind
+from registry.records import Outdated, Version
+from registry.schema import EdgeRow, NameRow, VersionRow
 
 Direction = Literal["up", "down", "both"]
 
@@ -114,14 +115,13 @@ def trace(session: Session, root: Version, direction: Direction, depth: int | No
     """Walks the lineage of a version in the database; see `Registry.lineage`."""
     if direction not in ("up", "down", "both"):
         raise RegistryError(f"There is no direction {direction!r}; the directions are up, down and both.")
-    if depth is not None and depth < 0:
-        raise RegistryError(f"A depth of {depth} is not possible; give 0 or more, or none for all.")
+    _check_depth(depth)
     found = {root.id: root}
     edges: dict[tuple[int, str], Edge] = {}
     for way in ("up", "down"):
         if direction not in (way, "both"):
             continue
-        reached, followed = _reached(root, way, depth)
+        reached, followed = _reached(select(literal(root.id)), way, depth)
         # Twice the same recursive query is cheaper than sending thousands of ids back.
         for row in session.scalars(versions().where(VersionRow.id.in_(reached))):
             found[row.id] = to_version(row)
@@ -136,16 +136,72 @@ def trace(session: Session, root: Version, direction: Direction, depth: int | No
     )
 
 
-def _reached(root: Version, way: str, depth: int | None) -> tuple[Select[int], Select[int]]:
-    """Queries for the ids within `depth` steps, and for those of them from which one goes on."""
+def made_from(session: Session, starts: Select[Any], depth: int | None, kind: str | None) -> list[Version]:
+    """Everything made, directly or through others, from the versions whose ids a query gives, those left out."""
+    _check_depth(depth)
+    reached, _ = _reached(starts, "down", depth)
+    query = versions().where(VersionRow.id.in_(reached), VersionRow.id.not_in(starts)).order_by(VersionRow.id)
+    if kind is not None:
+        query = query.where(VersionRow.kind == check_kind(kind))
+    return [to_version(row) for row in session.scalars(query)]
+
+
+def outdated(session: Session, root: Version | None, *, superseded: bool) -> list[Outdated]:
+    """Finds versions that rest on one with a newer version of the same name; see `Registry.stale`."""
+    used, child = aliased(VersionRow, flat=True), aliased(VersionRow, flat=True)
+    name, newest = aliased(NameRow), aliased(VersionRow, flat=True)
+    old = (
+        select(EdgeRow.child_id.label("child"), EdgeRow.role.label("role"), EdgeRow.parent_id.label("used"))
+        .join(used, used.id == EdgeRow.parent_id)
+        .join(name, (name.kind == used.kind) & (name.name == used.name) & (name.last > used.number))
+    )
+    if root is not None:  # only what stands above it matters
+        above, _ = _reached(select(literal(root.id)), "up", None)
+        old = old.where(EdgeRow.child_id.in_(above))
+    resting = old.cte("resting", recursive=True)
+    resting = resting.union(
+        select(EdgeRow.child_id, resting.c.role, resting.c.used).join(resting, EdgeRow.parent_id == resting.c.child)
+    )
+    direct = exists().where(
+        EdgeRow.child_id == resting.c.child, EdgeRow.parent_id == resting.c.used, EdgeRow.role == resting.c.role
+    )
+    current = aliased(NameRow)
+    query = (
+        select(resting.c.child, resting.c.role, resting.c.used, newest.id, direct)
+        .join(child, child.id == resting.c.child)
+        .join(current, (current.kind == child.kind) & (current.name == child.name))
+        .join(used, used.id == resting.c.used)
+        .join(name, (name.kind == used.kind) & (name.name == used.name))
+        .join(newest, (newest.kind == name.kind) & (newest.name == name.name) & (newest.number == name.last))
+        .order_by(resting.c.child, resting.c.used, resting.c.role)
+    )
+    if root is not None:
+        query = query.where(child.id == root.id)
+    elif not superseded:
+        query = query.where(child.number == current.last)
+    rows = [tuple(row) for row in session.execute(query)]
+    by_id: dict[int, Version] = {}
+    for batch in in_batches({id_ for row in rows for id_ in (row[0], row[2], row[3])}):
+        by_id |= {row.id: to_version(row) for row in session.scalars(versions().where(VersionRow.id.in_(batch)))}
+    return [Outdated(by_id[row[0]], str(row[1]), by_id[row[2]], by_id[row[3]], bool(row[4])) for row in rows]
+
+
+def _check_depth(depth: int | None) -> None:
+    if depth is not None and depth < 0:
+        raise RegistryError(f"A depth of {depth} is not possible; give 0 or more, or none for all.")
+
+
+def _reached(starts: Select[Any], way: str, depth: int | None) -> tuple[Select[Any], Select[Any]]:
+    """Queries for the ids within `depth` steps of some, and for those of them from which one goes on."""
     near, far = EdgeRow.child_id, EdgeRow.parent_id
     if way == "down":
         near, far = far, near
+    (start,) = starts.subquery().c
     if depth is None:
         # UNION without a depth column visits each version once, however many ways lead to it.
-        every = select(literal(root.id).label("id")).cte("reached", recursive=True)
+        every = select(start.label("id")).cte("reached", recursive=True)
         every = every.union(select(far).join(every, near == every.c.id))
         return select(every.c.id), select(every.c.id)
-    level = select(literal(root.id).label("id"), literal(0).label("depth")).cte("reached", recursive=True)
+    level = select(start.label("id"), literal(0).label("depth")).cte("reached", recursive=True)
     level = level.union(select(far, level.c.depth + 1).join(level, near == level.c.id).where(level.c.depth < depth))
     return select(level.c.id), select(level.c.id).where(level.c.depth < depth)

@@ -1,27 +1,18 @@
-"""From what people type to versions: references, short forms, lists, and hints where nothing fits."""
+"""From what people type to versions: references, short forms, and hints where nothing fits."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select
-from sqlalchemy.orm import Session, aliased, selectinload
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, selectinload
 
 from contrans.errors import RegistryError
 from registry.names import check_kind, listed, plain_text
 from registry.records import Version
-from registry.schema import (
-    AliasRow,
-    EdgeRow,
-    MapRow,
-    ModelRow,
-    NameRow,
-    ResultRow,
-    TransplantRow,
-    VectorRow,
-    VersionRow,
-)
+from registry.schema import AliasRow, NameRow, VersionRow
 
+_BATCH = 500
 _NAMES_FOR_HINTS = 20_000  # more would make a typing mistake slow
 
 
@@ -42,6 +33,13 @@ def to_version(row: VersionRow) -> Version:
 def versions() -> Select[VersionRow]:
     """The query for versions with their aliases."""
     return select(VersionRow).options(selectinload(VersionRow.aliases))
+
+
+def in_batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cuts into parts small enough for one statement."""
+    rest = list(items)
+    for start in range(0, len(rest), _BATCH):
+        yield rest[start : start + _BATCH]
 
 
 def resolve(session: Session, reference: str, kind: str | None = None) -> Version:
@@ -73,82 +71,6 @@ def resolve(session: Session, reference: str, kind: str | None = None) -> Versio
         candidates = listed(f"{row.kind}:{row.name}" for row in found)
         raise RegistryError(f"{reference!r} can mean {candidates}; say which.")
     return _select(session, found[0], selector if at else None)
-
-
-def search(
-    session: Session,
-    *,
-    kind: str | None = None,
-    name: str | None = None,
-    concept: str | None = None,
-    model: str | None = None,
-    estimator: str | None = None,
-    alias: str | None = None,
-    newest: bool = False,
-    before: int | None = None,
-    limit: int | None = None,
-) -> list[Version]:
-    """Lists versions, the latest registered first; see `Registry.list`."""
-    for text in filter(None, (name, concept, model, estimator, alias)):
-        plain_text(text, f"The filter {text!r}")
-    if limit is not None and limit < 0:
-        raise RegistryError(f"A limit of {limit} is not possible; give 0 or more, or none for all.")
-    query = versions().order_by(VersionRow.id.desc())
-    if kind is not None:
-        query = query.where(VersionRow.kind == check_kind(kind))
-    if name is not None:
-        query = query.where(VersionRow.name == name)
-    if concept is not None:
-        query = query.where(_any_of(_about(concept)))
-    if estimator is not None:
-        query = query.where(
-            _any_of(
-                [
-                    select(VectorRow.__table__.c.id).where(VectorRow.__table__.c.estimator == estimator),
-                    select(MapRow.__table__.c.id).where(MapRow.__table__.c.estimator == estimator),
-                ]
-            )
-        )
-    if model is not None:
-        query = query.where(_any_of(_made_with(model)))
-    if alias is not None:
-        query = query.where(VersionRow.id.in_(select(AliasRow.version_id).where(AliasRow.alias == alias)))
-    if newest:
-        query = query.join(
-            NameRow,
-            (NameRow.kind == VersionRow.kind) & (NameRow.name == VersionRow.name) & (NameRow.last == VersionRow.number),
-        )
-    if before is not None:
-        query = query.where(VersionRow.id < before)
-    if limit is not None:
-        query = query.limit(limit)
-    return [to_version(row) for row in session.scalars(query)]
-
-
-def _any_of(queries: Sequence[Select[Any]]) -> Any:
-    return or_(*(VersionRow.id.in_(query) for query in queries))
-
-
-def _about(concept: str) -> list[Select[Any]]:
-    vector, transplant = VectorRow.__table__.c, TransplantRow.__table__.c
-    return [
-        select(vector.id).where(vector.concept == concept),
-        select(transplant.id).where(transplant.concept == concept),
-        select(ResultRow.validation_id).where(ResultRow.concept == concept),
-    ]
-
-
-def _made_with(model: str) -> list[Select[Any]]:
-    parent = aliased(VersionRow, flat=True)
-    reference = ModelRow.__table__.c
-    ids = select(parent.id).where(
-        parent.kind == "model",
-        or_(
-            parent.name == model,
-            parent.id.in_(select(reference.id).where(reference.reference == model)),
-        ),
-    )
-    return [ids, select(EdgeRow.child_id).where(EdgeRow.parent_id.in_(ids))]
 
 
 def _names(session: Session, name: str, kind: str | None) -> list[NameRow]:

@@ -36,7 +36,7 @@ def prepare(database: Database, *, create: bool) -> None:
             if it holds something else.
     """
     missing = database.is_missing()
-    schema = None if missing else _schema_of(database)
+    schema = None if missing else schema_of(database)
     if schema == SCHEMA:
         return
     if schema is None and not create:
@@ -99,7 +99,19 @@ def alembic_config(extra: Path | None = None) -> "Config":
     return config
 
 
-def _schema_of(database: Database) -> str | None:
+def known_schemas(config: "Config | None" = None) -> set[str]:
+    """The schemas that this version can migrate."""
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(config or alembic_config()).walk_revisions()}
+
+
+def schema_of(database: Database) -> str | None:
+    """The schema of a database; None if it is empty.
+
+    Raises:
+        RegistryError: If it is of something else, or newer than this version.
+    """
     with database.reading() as session:
         connection = session.connection()
         schema = _schema(connection)
@@ -115,8 +127,6 @@ def _schema(connection: Connection) -> str | None:
 
 
 def _refuse_foreign(database: Database, schema: str | None, connection: Connection, config: "Config") -> None:
-    from alembic.script import ScriptDirectory
-
     if schema is None:
         tables = [name for name in inspect(connection).get_table_names() if name != VERSION_TABLE]
         if tables:
@@ -125,8 +135,7 @@ def _refuse_foreign(database: Database, schema: str | None, connection: Connecti
                 "name another file, or an empty database, for the registry."
             )
         return
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if schema not in known:
+    if schema not in known_schemas(config):
         raise RegistryError(
             f"The registry {database.shown} was made by a newer version of contrans (schema {schema}, "
             f"while this one knows up to {SCHEMA}); upgrade contrans, or use another registry."

@@ -62,6 +62,11 @@ def check_alias(alias: str) -> str:
     return alias
 
 
+def check_tag(tag: str) -> str:
+    """Gives back a tag: letters, digits, '.', '_' and '-', in segments parted by '/'."""
+    return check_name(tag, "tag")
+
+
 def plain_json(value: Mapping[str, Any], what: str) -> dict[str, Any]:
     """Gives back an own copy of a JSON object, with its keys sorted.
 

@@ -1,25 +1,24 @@
-"""What a registry answers: everything that reads and changes nothing."""
+"""What a registry answers about a version, an alias, a concept or a run."""
 
 import builtins
-from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import select
 
 from contrans.errors import RegistryError
+from registry.aliases import judgements, measured
 from registry.blobs import BlobStore
 from registry.database import Database
-from registry.lineage import Direction, Lineage, trace
-from registry.lookup import resolve, search, to_version, versions
-from registry.records import AliasMove, Problem, Result, Run, Version
+from registry.lookup import resolve, to_version, versions
+from registry.records import AliasMove, Result, Run, Version
 from registry.runs import to_run
-from registry.schema import AliasHistoryRow, ConceptRow, FileRow, ResultRow, RunRow, RunVersionRow, VersionRow
-from registry.verify import GRACE, content_digest, problems, results_of
+from registry.schema import AliasHistoryRow, ConceptRow, FileRow, ProtectionRow, RunRow, RunVersionRow, VersionRow
+from registry.verify import content_digest
 
 
 class Reading:
-    """The half of `Registry` that reads; wherever a version is asked for, a reference (see `get`) will do."""
+    """The part of `Registry` that reads; wherever a version is asked for, a reference (see `get`) will do."""
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
         self._database = database
@@ -39,18 +38,6 @@ class Reading:
         """
         with self._database.reading() as session:
             return resolve(session, reference, kind)
-
-    def lineage(self, version: Version | str, direction: Direction = "up", depth: int | None = None) -> Lineage:
-        """Tells what a version was made from ("up"), what was made from it ("down"), or both.
-
-        Args:
-            version: Where to begin.
-            direction: "up", "down" or "both".
-            depth: How many steps to go at most; None for all.
-        """
-        root = self._version(version)
-        with self._database.reading() as session:
-            return trace(session, root, direction, depth)
 
     def files(self, version: Version | str) -> dict[str, str]:
         """SHA-256 of a version's files, by file name."""
@@ -77,8 +64,17 @@ class Reading:
         """The numbers of a validation, in the order in which they were registered."""
         found = self._version(version)
         with self._database.reading() as session:
-            query = select(ResultRow).where(ResultRow.validation_id == found.id).order_by(ResultRow.id)
-            return results_of(iter(session.scalars(query)))
+            return measured(session, found)
+
+    def validations(self, version: Version | str) -> builtins.list[Version]:
+        """The validations that judge a version, the newest of each name.
+
+        A transplant is judged by the validations made with it; a vector or map by those of the transplants made
+        with it; a validation by itself.
+        """
+        found = self._version(version)
+        with self._database.reading() as session:
+            return list(judgements(session, found))
 
     def aliases(self, version: Version | str) -> tuple[str, ...]:
         """The aliases that point at a version now."""
@@ -92,7 +88,13 @@ class Reading:
             moves = list(session.scalars(query.order_by(AliasHistoryRow.id)))
             rows = session.scalars(versions().where(VersionRow.id.in_({move.version_id for move in moves})))
             by_id = {row.id: to_version(row) for row in rows}
-            return [AliasMove(move.alias, by_id[move.version_id], move.moved_at) for move in moves]
+            return [AliasMove(move.alias, by_id[move.version_id], move.moved_at, move.forced) for move in moves]
+
+    def protections(self) -> dict[str, str]:
+        """The gate of each protected alias (see `Registry.protect`)."""
+        with self._database.reading() as session:
+            rows = session.scalars(select(ProtectionRow))
+            return {row.alias: row.gate for row in sorted(rows, key=lambda row: row.alias)}
 
     def concepts(self) -> dict[str, tuple[str | None, str | None]]:
         """Family and description of every concept, by name."""
@@ -121,59 +123,6 @@ class Reading:
         """
         with self._database.reading() as session:
             return content_digest(session)
-
-    def check(self, *, grace: timedelta = GRACE) -> builtins.list[Problem]:
-        """Reads everything and finds what is wrong.
-
-        Args:
-            grace: How long a blob may belong to no version before it is reported as orphaned: blobs are
-                stored before their version, so one may be on its way, or its writer was killed.
-
-        Returns:
-            Missing and corrupt blobs, versions whose rows were altered, and orphaned blobs.
-        """
-        with self._database.reading() as session:
-            return list(problems(session, self._blobs, grace))
-
-    def list(
-        self,
-        kind: str | None = None,
-        concept: str | None = None,
-        *,
-        name: str | None = None,
-        model: str | None = None,
-        estimator: str | None = None,
-        alias: str | None = None,
-        newest: bool = False,
-        before: Version | None = None,
-        limit: int | None = None,
-    ) -> builtins.list[Version]:
-        """Lists versions, the latest registered first.
-
-        Args:
-            kind: Only of this kind.
-            concept: Only vectors, transplants and validations of this concept.
-            name: Only of this exact name.
-            model: Only this model, by name or reference, and what was made directly with it.
-            estimator: Only vectors and maps of this estimator.
-            alias: Only versions that this alias points at.
-            newest: Only the newest version of each name.
-            before: Only versions registered before this one; the last of one page gives the next page.
-            limit: At most so many.
-        """
-        with self._database.reading() as session:
-            return search(
-                session,
-                kind=kind,
-                concept=concept,
-                name=name,
-                model=model,
-                estimator=estimator,
-                alias=alias,
-                newest=newest,
-                before=None if before is None else before.id,
-                limit=limit,
-            )
 
     def close(self) -> None:
         """Closes the connections to the database."""

@@ -1,6 +1,7 @@
-"""What the registry hands out: versions, results, runs, moves of aliases, problems."""
+"""What the registry hands out and takes in: versions, results, runs, moves of aliases, problems."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -127,11 +128,12 @@ class Run:
 
 @dataclass(frozen=True)
 class AliasMove:
-    """That an alias came to point at a version."""
+    """That an alias came to point at a version; `forced` if that was against the alias's gate."""
 
     alias: str
     version: Version
     moved_at: datetime
+    forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,74 @@ class Problem:
 
     Attributes:
         kind: "missing" or "corrupt" (a blob that versions need), "altered" (a version whose rows no
-            longer give its digest) or "orphaned" (a blob that no version needs; harmless).
-        subject: SHA-256 of the blob, the file in the store, or the version.
+            longer give its digest), "dangling" (a row that points at nothing, or lacks what belongs to it) or
+            "orphaned" (a blob that no version needs; harmless).
+        subject: SHA-256 of the blob, the file in the store, the version, or the table and key of the row.
         message: What is wrong and what to do, in a sentence.
+        repaired: Whether `Registry.repair` put it right.
     """
 
     kind: str
     subject: str
     message: str
+    repaired: bool = False
 
     def __str__(self) -> str:
         return self.message
+
+    def as_json(self) -> dict[str, Any]:
+        """Gives `kind`, `subject`, `message` and `repaired`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """That a version rests on one of which there is a newer one by now.
+
+    Attributes:
+        version: What is stale.
+        role: What `used` served as, where it was used.
+        used: The version that it was made from, directly or through others.
+        newest: The newest version of the same name.
+        direct: Whether `used` is an input of `version` itself.
+    """
+
+    version: Version
+    role: str
+    used: Version
+    newest: Version
+    direct: bool
+
+    def __str__(self) -> str:
+        how = "was made from" if self.direct else "rests on"
+        return f"{self.version} {how} {self.used} ({self.role}), of which {self.newest.ref} is the newest"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `Registry.gc` removed, or would remove.
+
+    Attributes:
+        keys: Names in the blob store.
+        size: Their bytes together.
+        dry: Whether nothing was removed.
+    """
+
+    keys: tuple[str, ...]
+    size: int
+    dry: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewVersion:
+    """What `Registry.register_many` registers; the fields are the arguments of `Registry.register`.
+
+    An input is a registered version, or another `NewVersion` of the same call.
+    """
+
+    kind: str
+    name: str
+    manifest: Mapping[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    inputs: "Mapping[str, Version | NewVersion]" = field(default_factory=dict)
+    results: Sequence[Result] = ()

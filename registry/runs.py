@@ -11,7 +11,7 @@ from contrans.errors import RegistryError
 from registry.names import check_name, plain_json
 from registry.records import Run
 from registry.schema import RunRow, RunVersionRow
-from registry.writing import insert_missing
+from registry.writing import insert_all_missing, insert_missing
 
 STATES = ("running", "completed", "failed", "cancelled", "crashed")
 
@@ -59,9 +59,11 @@ def finish(session: Session, run_id: str, state: str, *, mlflow_run_id: str | No
     return to_run(row)
 
 
-def link(session: Session, run_id: str, version_id: int) -> None:
-    """Notes that a run made, or came upon, a version."""
-    insert_missing(session, RunVersionRow, run_id=_run(session, run_id).id, version_id=version_id)
+def link(session: Session, run_id: str, *version_ids: int) -> None:
+    """Notes that a run made, or came upon, versions."""
+    run = _run(session, run_id).id
+    values = [{"run_id": run, "version_id": version_id} for version_id in sorted(set(version_ids))]
+    insert_all_missing(session, RunVersionRow, values)
 
 
 def to_run(row: RunRow) -> Run:

@@ -1,14 +1,14 @@
-"""The tables: immutable versions of six kinds, their files, lineage and results; names, aliases, runs."""
+"""The tables: immutable versions of six kinds, their files, lineage and results; names, aliases, tags, runs."""
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from registry.base import Base
 
-SCHEMA = "0001"  # the newest migration; kept here so that opening an up-to-date registry need not import Alembic
+SCHEMA = "0002"  # the newest migration; kept here so that opening an up-to-date registry need not import Alembic
 VERSION_TABLE = "registry_schema"  # not Alembic's own default, which Prefect's and MLflow's databases use too
 
 
@@ -28,6 +28,8 @@ class VersionRow(Base):
     __table_args__ = (
         UniqueConstraint("kind", "name", "number"),
         ForeignKeyConstraint(["kind", "name"], ["version_name.kind", "version_name.name"]),
+        Index(None, "kind", "id"),  # the newest of a kind, or of a name, are read off the end
+        Index(None, "name", "id"),
     )
     __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012  SQLAlchemy reads it as it stands
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -122,16 +124,21 @@ class ValidationRow(VersionRow):
     id: Mapped[int] = mapped_column(ForeignKey("version.id"), primary_key=True)
     protocol: Mapped[str] = mapped_column(String(200), index=True)
     split: Mapped[str | None] = mapped_column(String(200))
+    transplant_id: Mapped[int | None] = mapped_column(
+        ForeignKey("transplant_version.id"), index=True, info={"role": "transplant"}
+    )
 
 
 class ResultRow(Base):
     """One measured number of a validation."""
 
     __tablename__ = "result"
-    __table_args__ = (Index(None, "metric", "value"),)
+    __table_args__ = (
+        Index("ix_result_measured", "metric", "arm", "value", "low", "high", "split", "validation_id"),
+    )  # a search reads it alone
     id: Mapped[int] = mapped_column(primary_key=True)
     validation_id: Mapped[int] = mapped_column(ForeignKey("validation.id"), index=True)
-    concept: Mapped[str] = mapped_column(String(200), index=True)
+    concept: Mapped[str] = mapped_column(String(200))
     protocol: Mapped[str] = mapped_column(String(200))
     split: Mapped[str] = mapped_column(String(200))
     arm: Mapped[str] = mapped_column(String(200))
@@ -143,13 +150,22 @@ class ResultRow(Base):
     n: Mapped[int | None]
 
 
+class AboutRow(Base):
+    """That a vector, transplant or validation is about a concept, however many of its numbers are."""
+
+    __tablename__ = "about"
+    concept: Mapped[str] = mapped_column(String(200), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("version.id"), primary_key=True)
+
+
 class EdgeRow(Base):
     """That a version was made from another one, and what for."""
 
     __tablename__ = "lineage_edge"
+    __table_args__ = (Index(None, "parent_id", "child_id"),)
     child_id: Mapped[int] = mapped_column(ForeignKey("version.id"), primary_key=True)
     role: Mapped[str] = mapped_column(String(200), primary_key=True)
-    parent_id: Mapped[int] = mapped_column(ForeignKey("version.id"), index=True)
+    parent_id: Mapped[int] = mapped_column(ForeignKey("version.id"))
 
 
 class BlobRow(Base):
@@ -196,6 +212,36 @@ class AliasHistoryRow(Base):
     alias: Mapped[str] = mapped_column(String(200))
     version_id: Mapped[int] = mapped_column(ForeignKey("version.id"))
     moved_at: Mapped[datetime]
+    forced: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class ProtectionRow(Base):
+    """That an alias may only move onto a version that passes a gate."""
+
+    __tablename__ = "protection"
+    alias: Mapped[str] = mapped_column(String(200), primary_key=True)
+    gate: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime]
+
+
+class TagRow(Base):
+    """A word that somebody put on a version."""
+
+    __tablename__ = "tag"
+    __table_args__ = (Index(None, "tag", "version_id"),)
+    version_id: Mapped[int] = mapped_column(ForeignKey("version.id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(200), primary_key=True)
+
+
+class WordRow(Base):
+    """A word of a version's name or manifest; what free text is searched in."""
+
+    __tablename__ = "word"
+    # Compared by code point on every database, so that the words with one beginning stand together.
+    word: Mapped[str] = mapped_column(
+        String(64).with_variant(String(64, collation="C"), "postgresql"), primary_key=True
+    )
+    version_id: Mapped[int] = mapped_column(ForeignKey("version.id"), primary_key=True)
 
 
 class PublicationRow(Base):

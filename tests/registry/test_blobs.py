@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contrans.errors import RegistryError
-from registry import blobs as module
+from registry import places as module
 from registry.blobs import BlobStore
 from tests.registry.workers import as_ordinary_user, snapshot
 

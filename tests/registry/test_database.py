@@ -10,6 +10,7 @@ from contrans.errors import RegistryError
 from registry import Registry
 from registry import database as module
 from registry.masking import masked
+from registry.schema import SCHEMA
 from tests.registry.workers import as_ordinary_user, snapshot
 
 
@@ -20,6 +21,8 @@ from tests.registry.workers import as_ordinary_user, snapshot
         ("postgresql://me:wo@rd@host/db", "postgresql://me:***@host/db"),
         ("s3://key:secret@bucket/x", "s3://key:***@bucket/x"),
         ("postgresql://host/db?user=me&password=word&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+        ("Authorization: Bearer abc.def-1==, and more", "Authorization: Bearer ***, and more"),
+        ("token hf_" + "aB3" * 8 + " is wrong", "token *** is wrong"),
         ("sqlite:////a/b@c:d.db", "sqlite:////a/b@c:d.db"),
         ("/a/b:c@d", "/a/b:c@d"),
     ],
@@ -79,7 +82,7 @@ def test_newer_registry(url: str, tmp_path: Path) -> None:
             Registry.open(url, blobs=tmp_path / "blobs")
     finally:  # the next test may use the same database
         with registry._database.writing() as session:
-            session.execute(text("UPDATE registry_schema SET version_num = '0001'"))
+            session.execute(text(f"UPDATE registry_schema SET version_num = '{SCHEMA}'"))
         registry.close()
 
 

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from contrans.errors import RegistryError
-from registry import Registry, Result, home
-from registry import blobs as blobs_module
+from registry import Registry, Result, home, places
 from tests.registry.conftest import make_chain
 from tests.registry.workers import snapshot
 
@@ -205,7 +204,7 @@ def test_full_disk_for_blobs_registers_nothing(registry: Registry, monkeypatch: 
     def full(handle: int, data: memoryview) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(blobs_module.os, "write", full)
+    monkeypatch.setattr(places.os, "write", full)
     with pytest.raises(RegistryError, match=r"No space left on device.*Nothing was registered"):
         registry.register("text_set", "t", manifest={"hash": "h"}, files={"t": b"text"})
     monkeypatch.undo()
