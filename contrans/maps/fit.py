@@ -13,9 +13,12 @@ from contrans.maps.corpora import Corpus, check_circularity
 from contrans.maps.depth import SOURCE_DEPTH, TARGET_DEPTH, block_at
 from contrans.maps.estimators import MAP_ESTIMATORS, MOMENT_ESTIMATORS, ridge
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.paired import PairedStates
+from contrans.maps.paired import Rows
+from contrans.maps.side_by_side import EXACT, paired_blocks
+from contrans.maps.splits import SourceCache
 from contrans.maps.streaming import stream_moments
 from contrans.models import Model, ModelRecord
+from contrans.states.by_kind import BLOCK_ROWS
 from contrans.states.capturing import Progress, capture
 from contrans.states.moments import Moments
 
@@ -191,18 +194,17 @@ def fit_states(
     if lambda_select not in LAMBDA_SELECT or (lambda_select != "r2" and estimator != "ridge"):
         raise FitError(f"lambda_select is one of {', '.join(LAMBDA_SELECT)}, the second for ridge only.")
     settings = {"held_out": held_out, "seed": seed, "center": center, "lambda_select": lambda_select}
+    rows = Rows(documents, held_out, seed, kinds, share)
+    norms = {lt: _median_norm(y) for lt, y in target_states.items()}
+    spreads = {lt: _spread(y) for lt, y in target_states.items()}, {ls: _spread(x) for ls, x in source_states.items()}
+    spectra: dict[int, SourceCache] = {ls: {} for ls in source_states}
     maps = {}
-    for ls, x in source_states.items():
-        spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        for lt, y in target_states.items():
-            paired = PairedStates(x, y, documents, held_out, seed, kinds, center, share, spectra)
-            fit = (
-                ridge(paired, lambda_select=lambda_select)
-                if estimator == "ridge"
-                else MAP_ESTIMATORS[estimator](paired)
-            )
-            norm = float(y.double().norm(dim=1).median())
-            maps[ls, lt] = _map((ls, lt), fit, paired.whole, norm, estimator, {**info, **settings}, spreads=(x, y))
+    for pair, paired in paired_blocks(source_states, target_states, rows, center, spectra, exact=estimator in EXACT):
+        ls, lt = pair
+        fit = ridge(paired, lambda_select=lambda_select) if estimator == "ridge" else MAP_ESTIMATORS[estimator](paired)
+        made = _map(pair, fit, paired.whole, norms[lt], estimator, {**info, **settings})
+        # fixed effects leave the kinds' own differences out of the moments, but a residual stream's spread has them
+        maps[pair] = replace(made, source_spread=spreads[1][ls], target_spread=spreads[0][lt])
     _warn_of_few(source, target, len(documents))
     return MapSet(source, target, maps)
 
@@ -214,16 +216,11 @@ def _map(
     norm: float,
     estimator: str,
     info: Mapping[str, object],
-    *,
-    spreads: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> AffineMap:
     if not bool(torch.isfinite(fit.weight).all()):
         raise StateError(
             f"The {estimator} map from block {pair[0]} to block {pair[1]} is not finite; check the states."
         )
-    # fixed effects leave the kinds' own differences out of the moments, but a residual stream's spread has them
-    source_spread = float((whole.sxx.trace() / whole.n).sqrt()) if spreads is None else _spread(spreads[0])
-    target_spread = (whole.syy / whole.n) ** 0.5 if spreads is None else _spread(spreads[1])
     return AffineMap(
         source_block=pair[0],
         target_block=pair[1],
@@ -232,16 +229,23 @@ def _map(
         source_mean=whole.mean_x.float(),
         target_mean=whole.mean_y.float(),
         retained=fit.retained.float(),
-        source_spread=source_spread,
-        target_spread=target_spread,
+        source_spread=float((whole.sxx.trace() / whole.n).sqrt()),
+        target_spread=(whole.syy / whole.n) ** 0.5,
         target_norm=norm,
         estimator=estimator,
         info={**info, **fit.info},
     )
 
 
+def _median_norm(states: torch.Tensor) -> float:
+    return float(torch.cat([rows.double().norm(dim=1) for rows in states.split(BLOCK_ROWS)]).median())
+
+
 def _spread(states: torch.Tensor) -> float:
-    return float(states.double().var(0, correction=0).sum().sqrt())
+    """√tr Cov, float64 by blocks of rows: a copy of wide states would be as large as two of them."""
+    blocks = states.split(BLOCK_ROWS)
+    mean = torch.stack([rows.double().sum(0) for rows in blocks]).sum(0) / len(states)
+    return (sum(float((rows.double() - mean).square_().sum()) for rows in blocks) / len(states)) ** 0.5
 
 
 def _warn_of_few(source: ModelRecord, target: ModelRecord, n: int) -> None:

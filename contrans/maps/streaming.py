@@ -10,10 +10,10 @@ import torch
 
 from contrans.errors import FitError, StateError
 from contrans.maps.corpora import Corpus
-from contrans.maps.paired import CENTRES, held_out_documents, spectrum
+from contrans.maps.splits import CENTRES, SourceCache, SplitMoments, held_out_documents
 from contrans.models import Model
+from contrans.states.by_kind import BLOCK_ROWS, Centred, MomentsByKind, check_share
 from contrans.states.capturing import Progress, iter_states
-from contrans.states.moments import Moments, MomentsByKind, check_share
 from contrans.states.pairing import (
     PairedPositions,
     Pairing,
@@ -32,90 +32,66 @@ _CHUNK = 128
 
 
 @dataclass
-class TokenMoments:
-    """What is kept of the paired tokens of one block pair.
+class TokenMoments(SplitMoments):
+    """What is kept of the paired tokens of one block pair, or of one source block and several target blocks.
 
     Attributes:
         fitted_on: moments of the documents that a map is fitted on, by kind of text.
         held_out: moments of the documents that λ is chosen on, by kind of text.
         center: "all" or "kind", as in `contrans.maps.paired.PairedStates`.
         info: how the tokens were paired, as JSON: `pairing`, `match_rate`, `per_document`.
-        norms: median norms of the target's states, one per chunk of texts.
-        spectra: eigendecompositions of the source side.
+        norms: per target block the median norms of its states, one per chunk of texts.
+        spectra: what depends on the source side alone.
     """
 
     fitted_on: MomentsByKind
     held_out: MomentsByKind
     center: str
     info: Mapping[str, str | float | None]
-    norms: list[float] = field(default_factory=list)
-    spectra: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict, repr=False)
+    norms: dict[int, list[float]] = field(default_factory=dict)
+    spectra: SourceCache = field(default_factory=dict, repr=False)
 
-    def update(self, kinds: Sequence[str], is_held_out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Adds paired tokens that are no sink in either model.
+    def update(self, kinds: Sequence[str], is_held_out: torch.Tensor, x: torch.Tensor, *ys: torch.Tensor) -> None:
+        """Adds paired tokens that are no sink in any of the blocks.
 
         Args:
             kinds: of each token's text [n].
             is_held_out: bool [n], whether its document is.
             x: source states [n, ds].
-            y: target states [n, dt].
+            ys: states [n, d] of each target block, whose columns stand side by side.
         """
-        norms = y.norm(dim=1)
-        keep = not_sinks(x.norm(dim=1)) & not_sinks(norms)
+        lengths = [y.norm(dim=1) for y in ys]
+        keep = not_sinks(x.norm(dim=1))
+        for length in lengths:
+            keep = keep & not_sinks(length)
         if bool(keep.any()):
-            self.norms.append(float(norms[keep].median()))
+            for number, length in enumerate(lengths):
+                self.norms.setdefault(number, []).append(float(length[keep].median()))
         for part, rows in ((self.fitted_on, keep & ~is_held_out), (self.held_out, keep & is_held_out)):
-            at: list[int] = rows.nonzero()[:, 0].tolist()
-            part.update([kinds[i] for i in at], x[at], y[at])
+            for at in rows.nonzero()[:, 0].split(BLOCK_ROWS):
+                these = [str(kinds[i]) for i in at.tolist()]
+                targets = [Centred.of(these, y[at], part.share) for y in ys]
+                part.add(Centred.of(these, x[at], part.share), Centred.beside(targets))
 
-    @property
-    def train(self) -> Moments:
-        """Moments of the documents that a map is fitted on."""
-        return self._train
+    def of_target(self, number: int, start: int, stop: int) -> "TokenMoments":
+        """Those of one target block, by its number and columns; what depends on the source alone stays shared."""
+        parts = self.fitted_on.columns(start, stop), self.held_out.columns(start, stop)
+        return TokenMoments(*parts, self.center, self.info, {0: self.norms.get(number, [])}, self.spectra)
 
-    @property
-    def held(self) -> Moments:
-        """Moments of the held-out documents, each kind moved as its training tokens are when they are centred."""
-        return self._held
-
-    @property
-    def whole(self) -> Moments:
-        """Moments of all documents, which the final map is fitted on."""
-        return self._whole
+    def parts(self) -> tuple[MomentsByKind, MomentsByKind]:
+        """The rows fitted on and those held out, by kind."""
+        return self.fitted_on, self.held_out
 
     @cached_property
-    def _train(self) -> Moments:
-        return self.fitted_on.together(between=self.center == "all")
-
-    @cached_property
-    def _held(self) -> Moments:
-        held = self.held_out if self.center == "all" else self.held_out.moved(self.fitted_on, self.train)
-        return held.together()
-
-    @property
-    def _both(self) -> MomentsByKind:
-        return self.fitted_on.merge(self.held_out)
-
-    @cached_property
-    def _whole(self) -> Moments:
-        return self._both.together(between=self.center == "all")
-
-    @property
     def spreads(self) -> tuple[float, float]:
         """√tr Cov of the source's and of the target's states, every token counted once and the kinds' own means in."""
-        plain = self._both.together(weighed=False)
+        plain = self.fitted_on.merge(self.held_out).together(weighed=False)
         return float((plain.sxx.trace() / plain.n).sqrt()), (plain.syy / plain.n) ** 0.5
 
     @property
     def target_norm(self) -> float:
         """Median over chunks of the median norm of the target's states."""
-        return float(torch.tensor(self.norms).median())
-
-    def spectrum(self, of: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Eigenvalues and eigenvectors of the source covariance of "train" or "whole"; computed once."""
-        if of not in self.spectra:
-            self.spectra[of] = spectrum(self.train if of == "train" else self.whole)
-        return self.spectra[of]
+        return float(torch.tensor(self.norms[0]).median())
 
 
 def stream_moments(
@@ -136,8 +112,9 @@ def stream_moments(
 ) -> dict[tuple[int, int], TokenMoments]:
     """Moments of every block pair over all tokens that stand at the same place in both models.
 
-    Tokens pair as `contrans.states.pairing.pair_positions` says; sinks (states longer than 10 medians in either model)
-    are left out. The tokenizers alone read all texts first, to count the pairs and to warn where they are few.
+    Tokens pair as `contrans.states.pairing.pair_positions` says; sinks (states longer than 10 medians at the source
+    block or at any of the target blocks) are left out, so that all maps from a source block share their rows. The
+    tokenizers alone read all texts first, to count the pairs and to warn where they are few.
 
     Args:
         source: the model that concepts come from.
@@ -170,11 +147,10 @@ def stream_moments(
     if note is not None:
         log.warning("%s → %s: %s", source.name, target.name, note)
     info = {"pairing": shared.way, "match_rate": shared.match_rate, "per_document": per_document}
-    shape = (source.hidden_size, target.hidden_size)
+    shape = (source.hidden_size, target.hidden_size * len(target_blocks))
     found = {
-        (ls, lt): TokenMoments(MomentsByKind(*shape, share), MomentsByKind(*shape, share), center, info)
+        ls: TokenMoments(MomentsByKind(*shape, share), MomentsByKind(*shape, share), center, info)
         for ls in source_blocks
-        for lt in target_blocks
     }
 
     def read(model: Model, at: Mapping[int, list[int]], blocks: Sequence[int]) -> dict[int, torch.Tensor]:
@@ -193,15 +169,20 @@ def stream_moments(
         y_of = read(target, {i: p.target for i, p in pairs.items()}, target_blocks)
         kinds = [texts.kinds[i] for i, p in pairs.items() for _ in p.source]
         is_held_out = torch.tensor([texts.documents[i] in aside for i, p in pairs.items() for _ in p.source])
-        for (ls, lt), kept in found.items():
-            kept.update(kinds, is_held_out, x_of[ls], y_of[lt])
+        for ls, kept in found.items():
+            kept.update(kinds, is_held_out, x_of[ls], *(y_of[lt] for lt in target_blocks))
     for kept in found.values():
         if kept.fitted_on.n == 0 or kept.held_out.n == 0:
             raise FitError(
                 f"No tokens of {source.name} and {target.name} end at the same characters of these texts; use "
                 f"tokens='last', or give more texts."
             )
-    return found
+    dt = target.hidden_size
+    return {
+        (ls, lt): kept.of_target(number, number * dt, (number + 1) * dt)
+        for ls, kept in found.items()
+        for number, lt in enumerate(target_blocks)
+    }
 
 
 class _SharedTokens:

@@ -16,7 +16,7 @@ from contrans.maps.paired import PairedStates, held_out_documents
 from contrans.maps.streaming import TokenMoments, stream_moments
 from contrans.models import Model
 from contrans.states import Moments, iter_states, pair_by_offset
-from contrans.states.moments import MomentsByKind
+from contrans.states.by_kind import MomentsByKind
 from contrans.states.pairing import pair_positions
 from tests.models.test_encoders import encoder
 from tests.states.test_pairing import bytes_only, word_piece

@@ -6,7 +6,8 @@ import torch
 
 from contrans.errors import FitError, StateError
 from contrans.states import Moments
-from contrans.states.moments import MomentsByKind, check_share, kind_weights
+from contrans.states.by_kind import Centred, MomentsByKind, check_share, kind_weights
+from contrans.states.moments import gram
 
 
 def test_merged_parts_equal_the_whole_even_far_from_the_origin():
@@ -154,3 +155,28 @@ def test_shares_that_cannot_be_given(share, says):
 def test_shares_that_can_be_given():
     for share in ({}, {"a": 0.3}, {"a": 0.3, "b": 0.7}):
         check_share(["a", "b", "a"], share)
+
+
+@pytest.mark.parametrize("width", [1, 160, 161, 500])
+def test_gram_equals_the_whole_product(width):
+    x = torch.randn((30, width), dtype=torch.float64)
+    torch.testing.assert_close(gram(x), x.T @ x, rtol=1e-12, atol=1e-12)
+
+
+def test_columns_side_by_side_are_the_moments_of_each():
+    share = {"a": 0.5}
+    g = torch.Generator().manual_seed(0)
+    kinds = ["aab"[i % 3] for i in range(60)]
+    x, ys = torch.randn((60, 5), generator=g), [torch.randn((60, d), generator=g) + 9 for d in (3, 4)]
+    made = MomentsByKind(5, 7, share)
+    for at in (list(range(40)), list(range(40, 60))):
+        these = [kinds[i] for i in at]
+        targets = Centred.beside([Centred.of(these, y[at], share, dtype=torch.float64) for y in ys])
+        made.add(Centred.of(these, x[at], share), targets)
+    for y, (start, stop) in zip(ys, ((0, 3), (3, 7)), strict=True):
+        one = MomentsByKind(5, stop - start, share)
+        one.update(kinds, x, y)
+        mine, expected = made.columns(start, stop).together(), one.together()
+        np.testing.assert_allclose(mine.mean_y, expected.mean_y)
+        np.testing.assert_allclose(mine.sxy, expected.sxy, atol=1e-12)
+        assert mine.syy == pytest.approx(expected.syy)

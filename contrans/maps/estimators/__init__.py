@@ -11,9 +11,9 @@ from contrans.maps.estimators.procrustes import procrustes
 from contrans.maps.estimators.reduced_rank import reduced_rank
 from contrans.maps.estimators.ridge import ridge, ridge_moments
 from contrans.maps.estimators.shuffled import shuffled
-from contrans.maps.estimators.spectral import PairedMoments
 from contrans.maps.estimators.whitened import whitened
 from contrans.maps.paired import PairedStates
+from contrans.maps.splits import SplitMoments
 
 MapEstimator = Callable[[PairedStates], Fit]
 MAP_ESTIMATORS: dict[str, MapEstimator] = {
@@ -28,7 +28,7 @@ MAP_ESTIMATORS: dict[str, MapEstimator] = {
     "identity": identity,
 }
 
-MOMENT_ESTIMATORS: dict[str, Callable[[PairedMoments], Fit]] = {
+MOMENT_ESTIMATORS: dict[str, Callable[[SplitMoments], Fit]] = {
     "ridge": ridge_moments,
     "lstsq": lstsq,
     "pcr": pcr,

@@ -36,7 +36,7 @@ def direction_scores(
     dx = torch.einsum("dgw,g->dw", x[picks], sign)
     dy = torch.einsum("dgw,g->dw", y[picks], sign)
     e, v = paired.spectrum("train")
-    b = v.T @ (paired.train.sxy / paired.train.n)
+    b = paired.train.along(v) / paired.train.n
     rotated = dx @ v
     scores = []
     for rho in rhos:

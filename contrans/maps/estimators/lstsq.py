@@ -1,10 +1,11 @@
 """Ordinary least squares with a bias: ridge without its penalty."""
 
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.estimators.spectral import PairedMoments, check_rows, filtered, held_out_scores, inverse
+from contrans.maps.estimators.spectral import check_rows, filtered, held_out_scores, inverse
+from contrans.maps.splits import SplitMoments
 
 
-def lstsq(paired: PairedMoments) -> Fit:
+def lstsq(paired: SplitMoments) -> Fit:
     """W = C⁺ D, b = ȳ − x̄ W: centred least squares of minimal norm.
 
     Near n = ds it interpolates and its error peaks (Belkin et al. 2019, arXiv 1812.11118); ridge does not.

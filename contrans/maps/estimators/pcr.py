@@ -3,10 +3,11 @@
 import torch
 
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.estimators.spectral import PairedMoments, check_rows, filtered, held_out_scores, inverse
+from contrans.maps.estimators.spectral import check_rows, filtered, held_out_scores, inverse
+from contrans.maps.splits import SplitMoments
 
 
-def pcr(paired: PairedMoments) -> Fit:
+def pcr(paired: SplitMoments) -> Fit:
     """W = V_k diag(1/e_k) V_kᵀ D with k, the number of components, chosen by R² on held-out documents.
 
     Source: Massy 1965. Where ridge shrinks small components, this leaves them out.

@@ -3,11 +3,12 @@
 import torch
 
 from contrans.maps.estimators.fit import Fit
-from contrans.maps.estimators.spectral import PairedMoments, check_rows
+from contrans.maps.estimators.spectral import check_rows
+from contrans.maps.splits import SplitMoments
 from contrans.states.moments import Moments
 
 
-def procrustes(paired: PairedMoments) -> Fit:
+def procrustes(paired: SplitMoments) -> Fit:
     """W = s·UVᵀ with Sxy = U diag(σ) Vᵀ: distances are kept up to a scale, so no direction is favoured.
 
     Source: Schönemann 1966; for unequal widths UVᵀ is semi-orthogonal, and s is the least-squares scale for it.
@@ -26,7 +27,7 @@ def procrustes(paired: PairedMoments) -> Fit:
 
 
 def _rotation(m: Moments) -> tuple[torch.Tensor, torch.Tensor]:
-    u, sigma, vt = torch.linalg.svd(m.sxy, full_matrices=False)
+    u, sigma, vt = torch.linalg.svd(m.cross(), full_matrices=False)
     rotation = u @ vt
     scale = float(sigma.sum()) / max(float((rotation * (m.sxx @ rotation)).sum()), 1e-300)
     return scale * rotation, u @ u.T

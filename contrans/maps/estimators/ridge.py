@@ -5,8 +5,9 @@ import torch
 from contrans.maps.estimators.directions import direction_scores
 from contrans.maps.estimators.fit import Fit
 from contrans.maps.estimators.gram import ridge_gram
-from contrans.maps.estimators.spectral import PairedMoments, check_rows, filtered, held_out_scores
+from contrans.maps.estimators.spectral import check_rows, held_out_scores
 from contrans.maps.paired import PairedStates
+from contrans.maps.splits import SplitMoments
 
 RHO_GRID = tuple(10 ** (k / 2) for k in range(-12, 3))
 """λ = ρ · tr(C)/ds for these ρ, 10⁻⁶ to 10 in half decades."""
@@ -36,7 +37,7 @@ def ridge(paired: PairedStates, *, lambda_select: str = "r2") -> Fit:
     return ridge_moments(paired)
 
 
-def ridge_moments(paired: PairedMoments, *, scores: torch.Tensor | None = None) -> Fit:
+def ridge_moments(paired: SplitMoments, *, scores: torch.Tensor | None = None) -> Fit:
     """Ridge regression from the moments of the rows fitted on and of those held out.
 
     Args:
@@ -54,10 +55,14 @@ def ridge_moments(paired: PairedMoments, *, scores: torch.Tensor | None = None) 
     return penalised(paired, RHO_GRID[best], info)
 
 
-def penalised(paired: PairedMoments, rho: float, info: dict[str, float | int | None]) -> Fit:
+def penalised(paired: SplitMoments, rho: float, info: dict[str, float | int | None]) -> Fit:
     """The ridge map on all rows for one ρ."""
-    e, _ = paired.spectrum("whole")
-    return filtered(paired, penalty_filter(e, rho), {"lambda": rho * float(e.mean()), "rho": rho, **info})
+    whole = paired.whole
+    inverse, retained = paired.penalised_inverse(rho)
+    weight = (inverse @ whole.sxy).div_(whole.n)  # both along the same axes
+    facts = {"lambda": rho * float(whole.sxx.diagonal().mean()) / whole.n, "rho": rho, **info}
+    bias = whole.mean_y - whole.mean_x @ weight
+    return Fit(weight, bias, retained, {"n": whole.n, "n_heldout": paired.held.n, **facts})
 
 
 def penalty_filter(e: torch.Tensor, rho: float) -> torch.Tensor:
@@ -65,7 +70,7 @@ def penalty_filter(e: torch.Tensor, rho: float) -> torch.Tensor:
     return 1 / (e + rho * e.mean())
 
 
-def r2_of_lambdas(paired: PairedMoments, rhos: tuple[float, ...] = RHO_GRID) -> torch.Tensor:
+def r2_of_lambdas(paired: SplitMoments, rhos: tuple[float, ...] = RHO_GRID) -> torch.Tensor:
     """R² on the held-out rows for every ρ.
 
     Raises:

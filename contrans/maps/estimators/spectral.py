@@ -4,41 +4,17 @@ With C = Sxx/n = V diag(e) Vᵀ and B = Vᵀ Sxy/n, each of them is W = V diag(f
 eigendecomposition of a source block serves every λ, every k and every target block.
 """
 
-from typing import Protocol
-
 import torch
 
 from contrans.errors import FitError
 from contrans.maps.estimators.fit import Fit
-from contrans.states.moments import Moments
+from contrans.maps.splits import SplitMoments
+from contrans.states.moments import gram
 
 MIN_ROWS = 10
 
 
-class PairedMoments(Protocol):
-    """Moments of paired rows: those fitted on, those held out, and all of them."""
-
-    @property
-    def train(self) -> Moments:
-        """Moments of the rows that candidates are fitted on."""
-        ...
-
-    @property
-    def held(self) -> Moments:
-        """Moments of the rows that candidates are judged on."""
-        ...
-
-    @property
-    def whole(self) -> Moments:
-        """Moments of all rows, for the final fit."""
-        ...
-
-    def spectrum(self, of: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Eigenvalues and eigenvectors of the source covariance of "train" or "whole"."""
-        ...
-
-
-def check_rows(paired: PairedMoments) -> None:
+def check_rows(paired: SplitMoments) -> None:
     """Refuses fits on too few rows.
 
     Raises:
@@ -50,7 +26,7 @@ def check_rows(paired: PairedMoments) -> None:
         )
 
 
-def held_out_scores(paired: PairedMoments, filters: list[torch.Tensor]) -> torch.Tensor:
+def held_out_scores(paired: SplitMoments, filters: list[torch.Tensor]) -> torch.Tensor:
     """R² on the held-out rows of W = V diag(f) B for each filter f [ds], from moments alone.
 
     With Ch, Dh, qh the held-out moments about the means fitted on:
@@ -59,22 +35,25 @@ def held_out_scores(paired: PairedMoments, filters: list[torch.Tensor]) -> torch
     Raises:
         FitError: the target states do not vary.
     """
-    train = paired.train
+    train, held = paired.train, paired.held
     _, v = paired.spectrum("train")
-    b = v.T @ (train.sxy / train.n)
-    ch, dh, qh = paired.held.about(train.mean_x, train.mean_y)
+    dx, dy = held.mean_x - train.mean_x, held.mean_y - train.mean_y
+    qh = held.syy / held.n + float(dy @ dy)
     if qh <= 0:
         raise FitError("The target states do not vary at this block; the corpus must hold different texts.")
-    cross = (b * (v.T @ dh)).sum(1)
-    quad = (v.T @ ch @ v) * (b @ b.T)
-    return torch.stack([1 - (qh - 2 * f @ cross + f @ quad @ f) / qh for f in filters])
+    b = train.along(v) / train.n
+    dh = (held.along(v) / held.n).addr_(dx @ v, dy)
+    cross = torch.linalg.vecdot(b, dh)
+    f = torch.stack(filters)
+    quad = paired.held_in_axes() * gram(b.T)
+    return 1 - (qh - 2 * f @ cross + ((f @ quad) * f).sum(1)) / qh
 
 
-def filtered(paired: PairedMoments, f: torch.Tensor, info: dict[str, float | int | None]) -> Fit:
+def filtered(paired: SplitMoments, f: torch.Tensor, info: dict[str, float | int | None]) -> Fit:
     """The map W = V diag(f) B on all rows, with b = ȳ − x̄ W and what the filter leaves of a direction."""
     whole = paired.whole
     e, v = paired.spectrum("whole")
-    weight = v @ (f[:, None] * (v.T @ (whole.sxy / whole.n)))
+    weight = v @ ((f / whole.n)[:, None] * whole.along(v))
     return Fit(
         weight,
         whole.mean_y - whole.mean_x @ weight,

@@ -29,7 +29,7 @@ def whitened(paired: PairedStates, *, power: float = POWER) -> Fit:
         FitError: fewer than 10 rows, or states that do not vary.
     """
     check_rows(paired)
-    targets = replace(paired, x=paired.y, spectra={})
+    targets = replace(paired, x=paired.y, spectra={}, moments=None)
     train, whole = paired.train, paired.whole
     weight = _rotated(train, paired.spectrum("train"), targets.spectrum("train"), power)
     ch, dh, qh = paired.held.about(train.mean_x, train.mean_y)
@@ -55,10 +55,11 @@ def _rotated(
     target: tuple[torch.Tensor, torch.Tensor],
     power: float,
 ) -> torch.Tensor:
+    cross = m.cross()
     narrow, (wide, back) = _power(source, -power), (_power(target, p) for p in (power, -power))
-    u, _, vt = torch.linalg.svd(narrow @ (m.sxy / m.n) @ back, full_matrices=False)
+    u, _, vt = torch.linalg.svd(narrow @ (cross / m.n) @ back, full_matrices=False)
     weight = narrow @ u @ vt @ wide
-    scale = float((weight * m.sxy).sum()) / max(float((weight * (m.sxx @ weight)).sum()), 1e-300)
+    scale = float((weight * cross).sum()) / max(float((weight * (m.sxx @ weight)).sum()), 1e-300)
     return scale * weight
 
 
