@@ -6,7 +6,7 @@
 | `timings` | seconds that this run spent, by step; near 0 for a step that was done before |
 | `versions` | what the run registered or came upon, as `Version.as_json` of the registry gives it |
 | `validations` | rows: `concept`, `protocol`, `split`, `arm`, `metric`, `dose`, `value`, `low`, `high`, `n` |
-| `summary` | `value`, `low`, `high` of each arm, of `gain_recovered`, `gain_recovered/CONCEPT`, `effect_per_kl/ARM` |
+| `summary` | `value`, `low`, `high` of each arm, of `gain_recovered`, `gain_recovered/CONCEPT`, `random_p/ARM`, … |
 | `doses` | the dose that dev chose for each arm |
 | `match_rate` | share of the source's tokens that end where a token of the target ends |
 | `map` | `estimator`, `lambda`, `heldout_r2`, `survival` of the map behind the transplants |
@@ -43,6 +43,7 @@ its protocol alone; `rows`, those of its validations on test that are about that
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from contrans.validation.significance import DRAWN, LEVEL
 from flows.spec import PipelineSpec
 from registry import Version
 
@@ -134,7 +135,7 @@ def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "em
         for name in ("random", "shuffled_map", "wrong_concept")
         if (arm := summary.get(name)) and arm["value"] is not None
     ]
-    beaten = [name for name, arm in controls if _low(moved) > _high(arm)]
+    beaten = [name for name, arm in controls if _beats(summary, moved, name, arm)]
     if _low(moved) <= _high(base):
         return f"No effect is proven: {change}, and the intervals overlap."
     if len(beaten) < len(controls):
@@ -149,6 +150,12 @@ def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "em
     elif "own" in summary:
         said += " The target's own vector gains nothing significant, so no share of it can be given."
     return said
+
+
+def _beats(summary: Mapping[str, Any], moved: Mapping[str, Any], name: str, control: Mapping[str, Any]) -> bool:
+    """Whether the transplant does more than a control: by its p-value against many draws, else by intervals."""
+    p = summary.get(f"{DRAWN[name]}/transplanted") if name in DRAWN else None
+    return _low(moved) > _high(control) if p is None else p["value"] < LEVEL
 
 
 def _percent(arm: Mapping[str, Any], key: str = "value") -> str:

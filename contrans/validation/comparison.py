@@ -56,7 +56,8 @@ def validate(
     Returns:
         All rows, and the summary: gain recovered overall and per concept, and the mean effect of each arm, each with
         `value`, `low` and `high`; gain recovered is None where the own vector gains nothing significant. For each arm
-        `effect_per_kl/ARM` is its gain over the unsteered model in units of the effect, per nat of KL.
+        `effect_per_kl/ARM` is its gain over the unsteered model in units of the effect, per nat of KL; `random_p/ARM`
+        and `shuffled_p/ARM` how often a draw of a control does as well, where there are enough.
     """
     score = Scorer(protocol, directions, tick)
     concepts, effect = directions.concepts, protocol.effect
@@ -82,7 +83,10 @@ def validate(
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
     for control, draws in by_draw.items():
         if len(draws) >= FEWEST[control]:
-            rows += _p_values(protocol, hits, control, draws, doses)
+            found = _p_values(protocol, hits, control, draws, doses)
+            rows += found
+            mean = [r for r in found if r.concept == "all"]
+            summary |= {f"{r.metric}/{r.arm}": {"value": r.value, "low": None, "high": None} for r in mean}
     summary |= _per_kl(rows, protocol, hits)
     if "own" in hits and "transplanted" in hits:
         for concept in ["all", *concepts]:

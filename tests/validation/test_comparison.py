@@ -206,7 +206,7 @@ def test_a_control_of_many_draws_gives_their_mean_and_a_p_value(worded, family):
     meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
     arms, doses = ["unsteered", "transplanted", "shuffled_map"], {"transplanted": 2.0, "shuffled_map": 2.0}
     p = protocol(worded, family, "test", 1)
-    rows, _ = validate(p, every, meter, arms=arms, doses=doses)
+    rows, summary = validate(p, every, meter, arms=arms, doses=doses)
     value = {(r.concept, r.arm, r.metric): r for r in rows}
     alone = []
     for k in range(20):
@@ -216,6 +216,7 @@ def test_a_control_of_many_draws_gives_their_mean_and_a_p_value(worded, family):
     assert value["all", "shuffled_map", p.effect].value == pytest.approx(np.mean(alone))
     as_good = sum(v >= value["all", "transplanted", p.effect].value for v in alone)
     assert value["all", "transplanted", "shuffled_p"].value == pytest.approx((1 + as_good) / 21)
+    assert summary["shuffled_p/transplanted"]["value"] == value["all", "transplanted", "shuffled_p"].value
     assert ("all", "shuffled_map", "mcnemar_p") not in value
     # each concept takes another draw where KL is measured
     kl = [meter.kl(every.shift("shuffled_map", c, 2.0, i)) for i, c in enumerate(concepts)]
