@@ -123,6 +123,8 @@ def _draft(row: Mapping[str, Any]) -> tuple[Draft, tuple[str, ...]]:
             raise ValueError(f"{filename} has no hash and size")
         files[check_name(filename, "file name")] = (sha256, size)
     inputs = {check_name(role, "role"): str(parent) for role, parent in row["inputs"].items()}
+    if not isinstance(row["results"], list):
+        raise TypeError("results are a list")  # an empty mapping would pass for none
     results = tuple(Result(**result) for result in row["results"])
     if results and row["kind"] != "validation":
         raise ValueError("only a validation has results")
