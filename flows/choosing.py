@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contrans.errors import FitError
 
 if TYPE_CHECKING:
-    from contrans.maps.affine import MapSet
-    from flows.steps import StepContext
+    from flows.step import StepContext
     from flows.study import Study
     from flows.work import Work
 
@@ -117,43 +116,6 @@ def read_choice(data: bytes) -> Choice:
     return Choice(**{**chosen, "mix": tuple(chosen["mix"])})
 
 
-def fit_arm(study: Study, context: StepContext, choice: Choice, arm: str) -> MapSet:
-    """The map behind an arm, from one source block to one target block."""
-    from contrans.maps.fit import fit_states
-    from flows.work import MAP_ARMS, read_states
-
-    spec = context.spec
-    estimator = MAP_ARMS[arm] or choice.estimator
-    # the paper fits on truncated sentences alone
-    rows = study.rows_of(("truncated",) if arm == "paper" else choice.mix)
-    kinds = [study.texts.kinds[i] for i in rows]
-    wrapped = sorted({kind for kind in kinds if kind.partition("/")[0] == "wrapped"})
-    weighed = spec.map.wrapped_share is not None and wrapped and len(set(kinds)) > len(wrapped)
-    states = [
-        read_states(context, f"capture corpus · {side}", block)[rows]
-        for side, block in zip(("source", "target"), choice.pair, strict=True)
-    ]
-    return fit_states(
-        {choice.source_block: states[0]},
-        {choice.target_block: states[1]},
-        documents=[study.texts.documents[i] for i in rows],
-        source=context.models.record("source"),
-        target=context.models.record("target"),
-        estimator=estimator,
-        kinds=kinds,
-        share=dict.fromkeys(wrapped, (spec.map.wrapped_share or 0) / len(wrapped)) if weighed else {},
-        center=spec.map.center,
-        lambda_select=choice.lambda_select if estimator == "ridge" else "r2",
-        held_out=spec.map.held_out,
-        seed=spec.seed,
-        info={
-            "corpus": study.texts.name,
-            "texts": study.texts.hash,
-            "kinds": ["truncated"] if arm == "paper" else list(choice.mix),
-        },
-    )
-
-
 class _Trial:
     """Measures candidates; dev items and KL are prepared once for each target block."""
 
@@ -163,7 +125,8 @@ class _Trial:
     def ranked(self) -> list[Any]:
         """All pairs, the most promising first, see `contrans.maps.selection.ranked_pairs`."""
         from contrans.maps.selection import ranked_pairs
-        from flows.work import read_states, read_vector
+        from flows.capturing import read_states
+        from flows.work import read_vector
 
         study, context = self.study, self.context
         rows = study.rows_of(study.spec.corpus.candidates[0])
@@ -189,6 +152,7 @@ class _Trial:
         from contrans.validation.arms import Directions
         from contrans.validation.dosing import effect_at_kl
         from contrans.validation.fluency import FluencyMeter
+        from flows.fitting import fit_arm
         from flows.judging import protocol
         from flows.work import precision_of, read_vector
 

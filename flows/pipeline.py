@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from contrans.errors import SpecError
 from contrans.models import ModelRecord
+from flows.ahead import Ahead
 from flows.pool import Pool
 from flows.progress import Silent, Watcher
 from flows.registering import register_all, result_rows
@@ -31,7 +32,7 @@ from flows.results import document, verdict
 from flows.runs import alive, commit, open_registry, steps_folder
 from flows.spec import PipelineSpec
 from flows.spec.sentences import Place, sentence
-from flows.steps import Step, StepContext, build_steps
+from flows.steps import Step, StepContext, build_steps, spared
 from flows.store import Store
 from flows.study import SIDES, Study, study
 from flows.tracking import Tracker
@@ -55,6 +56,7 @@ class Session:
     watcher: Watcher
     tracker: Tracker
     started: float
+    ahead: Ahead | None = None
     steps: dict[str, Step] = field(default_factory=dict)
     computed: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
@@ -70,17 +72,25 @@ class Session:
 _SESSION: ContextVar[Session] = ContextVar("session")
 _WATCHER: ContextVar[Watcher] = ContextVar("watcher")
 _TRACKER: ContextVar[Tracker] = ContextVar("tracker")
+_AHEAD: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
 
 
 @contextmanager
-def watched(watcher: Watcher, tracker: Tracker) -> Iterator[None]:
-    """Lets a watcher see what flow runs do, and lends them a tracker that is connecting already."""
-    watching, tracking = _WATCHER.set(watcher), _TRACKER.set(tracker)
+def watched(watcher: Watcher, tracker: Tracker, ahead: Ahead | None = None) -> Iterator[None]:
+    """Lets a watcher see what flow runs do, and lends them a tracker that is connecting already.
+
+    Args:
+        watcher: Is told what happens.
+        tracker: Notes the runs.
+        ahead: Has begun with the steps of a spec; its flow run takes over.
+    """
+    watching, tracking, running = _WATCHER.set(watcher), _TRACKER.set(tracker), _AHEAD.set(ahead)
     try:
         yield
     finally:
         _WATCHER.reset(watching)
         _TRACKER.reset(tracking)
+        _AHEAD.reset(running)
 
 
 @task(name="prepare models", cache_policy=NO_CACHE)
@@ -106,7 +116,7 @@ def run_step(name: str, key: str) -> dict[str, Any]:
     session = _SESSION.get()
     step = session.steps[name]
     if not session.store.has(key):
-        session.watcher.begin(name, step.cost.tokens)
+        session.watcher.begin(name, sum(cost.tokens for cost in step.cost_left(session.store).by_model))
         context = StepContext(session.spec, session.store, session.steps, session.pool, session.watcher.advance)
         session.store.write(key, step.run(context))
         session.computed.append(name)
@@ -147,19 +157,22 @@ def pipeline(spec: dict[str, Any]) -> dict[str, Any]:
         raise SpecError(sentence(error, {}, Place("the spec"))) from error
     flow_run_id = str(flow_run.get_id())
     run_id = f"{checked.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{flow_run_id[:8]}"
-    watcher = _WATCHER.get(Silent())
+    watcher, ahead = _WATCHER.get(Silent()), _AHEAD.get()
+    if ahead is not None and ahead.spec.hash != checked.hash:
+        ahead = None
     with open_registry() as registry, alive(run_id, registry) as folder:
         session = Session(
             spec=checked,
             flow_run_id=flow_run_id,
             run_id=run_id,
             folder=folder,
-            pool=Pool(checked, say=watcher.say),
+            pool=ahead.pool if ahead is not None else Pool(checked, say=watcher.say),
             store=Store(steps_folder()),
             registry=registry,
             watcher=watcher,
             tracker=_TRACKER.get(None) or Tracker(),
             started=time.time(),
+            ahead=ahead,
         )
         with _noted(session):
             return _run(session)
@@ -190,9 +203,15 @@ def _noted(session: Session) -> Iterator[None]:
 
 
 def _run(session: Session) -> dict[str, Any]:
+    early: Mapping[str, float] = {}
+    if session.ahead is not None:
+        session.ahead.finish()
+        early = session.ahead.seconds
     with session.timed("prepare models"):
         models = prepare_models()
-    _run_steps(session, models)
+    if session.ahead is not None:
+        session.timings["prepare models"] += round(session.ahead.preparing, 4)
+    _run_steps(session, models, early)
     with session.timed("register"):
         versions = register(models)
     figure = session.store.read(session.steps["figure"].key, FIGURE)[FIGURE]
@@ -222,20 +241,30 @@ def _run(session: Session) -> dict[str, Any]:
     return found
 
 
-def _run_steps(session: Session, models: Mapping[str, ModelRecord]) -> None:
-    """Runs every step that is not done, in order."""
+def _run_steps(session: Session, models: Mapping[str, ModelRecord], early: Mapping[str, float]) -> None:
+    """Runs every step that is not done, in order; those done early, in seconds by key, are only noted."""
     steps = build_steps(session.spec, models["source"], models["target"])
     session.steps = {step.name: step for step in steps}
-    for step in steps:
-        work = run_step.with_options(
-            name=step.name,
-            result_storage=home() / "prefect-results",
-            refresh_cache=not session.store.has(step.key),
-        )
-        with session.timed(step.name):
-            work(step.name, step.key)
-        computed = step.name in session.computed
-        session.watcher.end(step.name, session.timings[step.name], computed=computed)
+    with session.store.holding(step.key for step in steps):
+        needless = spared(steps, session.store)
+        for step in steps:
+            if step.name in needless:
+                session.timings[step.name] = 0.0
+                session.watcher.end(step.name, 0.0, computed=False)
+                continue
+            work = run_step.with_options(
+                name=step.name,
+                result_storage=home() / "prefect-results",
+                refresh_cache=not session.store.has(step.key),
+            )
+            with session.timed(step.name):
+                work(step.name, step.key)
+            if step.key in early:
+                session.timings[step.name] = early[step.key]
+                session.computed.append(step.name)
+                continue
+            computed = step.name in session.computed
+            session.watcher.end(step.name, session.timings[step.name], computed=computed)
 
 
 def _study(session: Session, models: Mapping[str, ModelRecord]) -> Study:

@@ -1,33 +1,32 @@
 """What a run would do and cost, without running or fetching anything.
 
-Time is floating-point operations divided by what this machine reaches on matrix products of the model's size,
-times a constant for how far a forward pass stays behind that; for another machine, scale the operations. Memory is
-weights, the activations of one batch and its logits. Both are estimates: expect the right order, not the second.
+Time is operations divided by what the machine reaches on blocks and heads of the models' shapes, measured in seconds on
+stand-ins with the code of a run (`flows.speed`), or taken from published peaks for a GPU that is not here
+(`flows.hardware`). Memory is weights, the activations of one batch, logits and states that are kept (`flows.costs`).
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from contrans.errors import ModelError
 from contrans.models import ModelRecord, resolve
-from contrans.models.facts import ModelFacts
-from flows.pool import device_kind, known_record
+from flows.costs import Sizes, block_flops, head_flops, map_flops, memory, sizes, states_memory
+from flows.hardware import Gpu
+from flows.pool import device_kind, known_record, precision_here
 from flows.runs import steps_folder
 from flows.spec import PipelineSpec
-from flows.speed import Speeds, precision_here
-from flows.steps import Step, build_steps
+from flows.speed import Rates, Speeds
+from flows.step import Cost, Step, spared
+from flows.steps import build_steps
 from flows.store import Store
+from flows.study import SIDES, study
 
-EFFICIENCY = 0.62
-"""Speed of forward passes against that of bare matrix products, fitted on the captures of the quickstart."""
-_HEAD_SHARE = 2.5  # a row's softmax over the vocabulary and its moves to and from memory, over its product alone
-_IMPORT_SECONDS = 6.0  # torch and transformers
-_LOAD_BYTES_PER_SECOND = 0.5e9
-_OTHER_SECONDS = 1.0  # a step that runs no model
-_PROCESS_BYTES = 1.4e9  # Python with torch, transformers and the engine
-_ACTIVATIONS = 24  # values that live at once for each token and hidden unit
-_HEAD_ROWS = 256  # rows whose logits live at once
+_START_SECONDS = 7.0  # torch, transformers and the engine
+_LOAD_SECONDS = 1.0  # of a model beside its weights
+_TOKENIZER_SECONDS = 4e-6  # for each token of the vocabulary
+_OTHER_SECONDS = 0.2  # a step that runs no model
+_MAP_FLOPS = 1.5e10  # operations a second of a fit in float64
+_PROCESS_BYTES = 1.0e9  # Python with torch, transformers, Prefect and MLflow
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class PlannedStep:
         tokens: Their tokens, estimated from their characters.
         flops: Floating-point operations.
         seconds: Predicted time, 0 where done.
-        memory: Predicted memory of the process in bytes, 0 where done.
+        memory: Predicted memory of the process in bytes (on a GPU: of the GPU), 0 where done.
         points: Of a sweep, the numbers from 0 of the points that need it; it is done for the first of them.
     """
 
@@ -65,9 +64,12 @@ class Plan:
         steps: All steps in order; of a sweep each once, where it is needed first.
         fetch: Bytes to download for each model that is not on this machine; None where its size is unknown.
         flops: Floating-point operations of what is to do.
-        seconds: Predicted time, downloads left out.
+        seconds: Predicted time of the whole run, downloads left out.
         memory: Predicted peak in bytes.
-        gflops: Measured speed by model, in 10⁹ operations a second; empty if nothing is to be computed.
+        gflops: Speed of blocks by model, in 10⁹ operations a second; empty if nothing is to be computed.
+        machine: What it was planned for: "here" or a GPU's title.
+        gpus: GPUs that hold the models and their batches together; 0 for this machine.
+        gpu_hours: Predicted time of all of them, which a plain device map uses in turn; 0 for this machine.
     """
 
     steps: tuple[PlannedStep, ...]
@@ -76,26 +78,34 @@ class Plan:
     seconds: float
     memory: int
     gflops: dict[str, float]
+    machine: str = "here"
+    gpus: int = 0
+    gpu_hours: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Gives the plan as plain JSON, with the attributes' names."""
         return asdict(self) | {"steps": [asdict(step) | {"points": list(step.points)} for step in self.steps]}
 
 
-def plan(spec: PipelineSpec) -> Plan:
+def plan(spec: PipelineSpec, *, on: Gpu | None = None) -> Plan:
     """Plans a pipeline.
+
+    Args:
+        spec: The pipeline.
+        on: A GPU to plan for; None for this machine, which is measured for some seconds.
 
     Raises:
         ContransError: The spec's models, texts or blocks cannot be used, or a model's sizes are not known.
     """
-    return plan_all([spec])
+    return plan_all([spec], on=on)
 
 
-def plan_all(specs: Sequence[PipelineSpec]) -> Plan:
+def plan_all(specs: Sequence[PipelineSpec], *, on: Gpu | None = None) -> Plan:
     """Plans the pipelines of a sweep, one after another: what they share is done once.
 
     Args:
         specs: One or more specs.
+        on: A GPU to plan for; None for this machine, which is measured for some seconds.
 
     Raises:
         ContransError: As for `plan`.
@@ -104,99 +114,120 @@ def plan_all(specs: Sequence[PipelineSpec]) -> Plan:
     planned: dict[str, PlannedStep] = {}
     references: dict[str, None] = {}
     for number, spec in enumerate(specs):
-        models = {"source": spec.source, "target": spec.target}
-        references |= dict.fromkeys(models.values())
-        facts = {side: _facts(reference) for side, reference in models.items()}
-        records = {
-            side: known_record(reference, spec.compute.device) or _stand_in(reference, facts[side])
-            for side, reference in models.items()
-        }
-        loaded: list[str] = []
-        for step in build_steps(spec, records["source"], records["target"]):
+        references |= dict.fromkeys((spec.source, spec.target))
+        costing = _Costing(spec, on, speeds)
+        steps = build_steps(spec, *costing.records)
+        needless = spared(steps, store)
+        for step in steps:
             if step.key in planned:
                 before = planned[step.key]
                 points = tuple(dict.fromkeys((*before.points, number)))
                 planned[step.key] = replace(before, points=points)
             else:
-                done = store.has(step.key)
-                planned[step.key] = _planned(step, spec, facts, loaded, speeds, done=done, point=number)
-    steps = tuple(planned.values())
+                planned[step.key] = costing.planned(
+                    step, step.cost_left(store), done=store.has(step.key) or step.name in needless, point=number
+                )
+    every = tuple(planned.values())
+    to_do = [step for step in every if not step.cached]
+    seconds = sum(step.seconds for step in to_do) + (_START_SECONDS if to_do else 0.0)
+    peak = max((step.memory for step in every), default=0)
+    gpus = on.needed(peak) if on is not None else 0
+    rates = dict.fromkeys(references, on.rates) if on is not None else speeds.rates
     return Plan(
-        steps=steps,
+        steps=every,
         fetch=_fetch(list(references)),
-        flops=sum(step.flops for step in steps if not step.cached),
-        seconds=sum(step.seconds for step in steps),
-        memory=max((step.memory for step in steps), default=0),
-        gflops=speeds.gflops,
+        flops=sum(step.flops for step in to_do),
+        seconds=seconds,
+        memory=peak,
+        gflops={reference: rate.capture / 1e9 for reference, rate in rates.items()},
+        machine="here" if on is None else on.title,
+        gpus=gpus,
+        gpu_hours=gpus * seconds / 3600,
     )
 
 
-def _planned(
-    step: Step,
-    spec: PipelineSpec,
-    facts: dict[str, ModelFacts],
-    loaded: list[str],
-    speeds: Speeds,
-    *,
-    done: bool,
-    point: int,
-) -> PlannedStep:
-    """A step of a point; a model that it loads joins those that are loaded."""
-    cost, seconds, memory = step.cost, 0.0, 0
-    work = flops(step, facts[cost.model]) if cost.model else 0.0
-    if not done:
-        seconds = _OTHER_SECONDS
-        if cost.model:
-            first = not speeds.gflops
-            width = facts[cost.model].hidden_size or 1
-            reference = spec.source if cost.model == "source" else spec.target
-            seconds = work / (EFFICIENCY * 1e9 * speeds.of(reference, width, spec.compute))
-            if cost.model not in loaded:
-                seconds += _loading(facts[cost.model], spec, first=first)
-                loaded.append(cost.model)
-        memory = _memory(step, facts, loaded, spec)
-    return PlannedStep(step.name, done, cost.model, cost.texts, cost.tokens, work, seconds, memory, (point,))
+class _Costing:
+    """Costs of the steps of one spec; a model that a step loads joins those that are loaded."""
 
+    def __init__(self, spec: PipelineSpec, on: Gpu | None, speeds: Speeds) -> None:
+        self.spec, self.on, self.speeds = spec, on, speeds
+        self.references: dict[str, str] = dict(zip(SIDES, (spec.source, spec.target), strict=True))
+        self.sizes = {side: sizes(reference) for side, reference in self.references.items()}
+        self.records = [
+            known_record(reference, spec.compute.device) or _stand_in(reference, self.sizes[side])
+            for side, reference in self.references.items()
+        ]
+        self.study = study(spec, *self.records)
+        self.loaded: dict[str, Sizes] = {}
 
-def flops(step: Step, facts: ModelFacts) -> float:
-    """Floating-point operations of a step: blocks, attention, and the rows that reach the head."""
-    cost = step.cost
-    width, vocabulary = facts.hidden_size or 0, facts.vocab_size or 0
-    length = cost.tokens / max(1, cost.texts)
-    attention = 2 * width * length * (facts.n_blocks or 0)  # scores and mixing, half of them masked
-    blocks = cost.tokens * cost.share * (2 * block_parameters(facts) + attention)
-    return blocks + 2.0 * _HEAD_SHARE * cost.head_rows * vocabulary * width
+    def planned(self, step: Step, cost: Cost, *, done: bool, point: int) -> PlannedStep:
+        parts = [(part, self.sizes[part.model]) for part in cost.by_model if part.model]
+        work = sum((block_flops(part, model) + head_flops(part, model) for part, model in parts), 0.0)
+        seconds, held = (0.0, 0.0) if done else (self._seconds(step, cost), self._memory(step, cost))
+        texts, tokens = (sum(getattr(part, name) for part in cost.by_model) for name in ("texts", "tokens"))
+        return PlannedStep(step.name, done, cost.model, texts, tokens, work, seconds, round(held), (point,))
 
+    def _seconds(self, step: Step, cost: Cost) -> float:
+        from flows.choosing import n_tried
+        from flows.fitting import maps_of
 
-def block_parameters(facts: ModelFacts) -> float:
-    """Weights inside the blocks; 12 d² each where only the sizes are known."""
-    width, vocabulary = facts.hidden_size or 0, facts.vocab_size or 0
-    if facts.parameters is None:
-        return 12.0 * width**2 * (facts.n_blocks or 0)
-    return float(max(facts.parameters - vocabulary * width, 0))
+        widths = (self.sizes["source"].width, self.sizes["target"].width)
+        fits = {"choose": n_tried(self.study), "map": len(maps_of(self.study))}.get(step.kind, 0)
+        seconds = _OTHER_SECONDS + fits * map_flops(len(self.study.texts), *widths) / _MAP_FLOPS
+        for part in cost.by_model:
+            if part.model is None or not part.tokens:
+                continue
+            model, rates = self.sizes[part.model], self._rates(part.model)
+            seconds += rates.seconds(part, model)
+            if part.model not in self.loaded:
+                seconds += _LOAD_SECONDS + _TOKENIZER_SECONDS * model.vocabulary
+                seconds += self._weight_bytes * model.parameters / rates.loading
+        return seconds
 
-
-def _facts(reference: str) -> ModelFacts:
-    facts = resolve(reference).facts()
-    if facts is None or facts.n_blocks is None or facts.hidden_size is None:
-        raise ModelError(
-            f"The sizes of {reference} are not known before it is fetched, so there is no plan; "
-            "`contrans run` fetches it."
+    def _memory(self, step: Step, cost: Cost) -> float:
+        self.loaded |= {part.model: self.sizes[part.model] for part in cost.by_model if part.model}
+        held = memory(
+            cost,
+            self.loaded,
+            per_weight=self._weight_bytes + self._copy_bytes,
+            batch_tokens=self.spec.compute.batch_tokens,
+            generic_texts=self.spec.validate_.generic_texts,
         )
-    return facts
+        if self.on is not None:
+            return held
+        if step.kind == "choose":
+            blocks = {side: len(self.study.blocks(side)) for side in SIDES}
+            held += states_memory(len(self.study.texts), blocks, {s: m.width for s, m in self.sizes.items()})
+        return held + _PROCESS_BYTES
+
+    def _rates(self, side: str) -> Rates:
+        if self.on is not None:
+            return self.on.rates
+        return self.speeds.of(self.references[side], self.sizes[side], self.spec.compute)
+
+    @property
+    def _weight_bytes(self) -> int:
+        # a GPU keeps what the checkpoint has, which is two bytes for all but the oldest models
+        return 4 if self.on is None and device_kind(self.spec.compute.device) == "cpu" else 2
+
+    @property
+    def _copy_bytes(self) -> int:
+        # products in bf16 keep a second, half-sized copy of float32 weights
+        return 2 if self._weight_bytes == 4 and precision_here(self.spec.compute) == "bfloat16" else 0
 
 
-def _stand_in(reference: str, facts: ModelFacts) -> ModelRecord:
+def _stand_in(reference: str, model: Sizes) -> ModelRecord:
     # A fingerprint that no model has: its steps are to do.
     resolved = resolve(reference)
+    facts = resolved.facts()
     return ModelRecord(
         reference=resolved.text,
         name=resolved.name,
         revision=resolved.revision,
         fingerprint=f"unknown:{resolved.text}@{resolved.revision or ''}",
-        family=facts.family or "",
-        hidden_size=facts.hidden_size or 0,
-        n_blocks=facts.n_blocks or 0,
+        family=(facts.family if facts else None) or "",
+        hidden_size=model.width,
+        n_blocks=model.n_blocks,
         licence=None,
         dtype="float32",
     )
@@ -206,27 +237,3 @@ def _fetch(references: Sequence[str]) -> dict[str, int | None]:
     resolved = {reference: resolve(reference) for reference in references}
     missing = {reference: r for reference, r in resolved.items() if r.folder() is None and r.kind != "gguf"}
     return {reference: r.entry.size if r.entry else None for reference, r in missing.items()}
-
-
-def _loading(facts: ModelFacts, spec: PipelineSpec, *, first: bool) -> float:
-    weights = _stored_bytes(spec) * (facts.parameters or block_parameters(facts))
-    return weights / _LOAD_BYTES_PER_SECOND + (_IMPORT_SECONDS if first else 0.0)
-
-
-def _stored_bytes(spec: PipelineSpec) -> int:
-    # a GPU keeps what the checkpoint has, which is two bytes for all but the oldest models
-    return 4 if device_kind(spec.compute.device) == "cpu" else 2
-
-
-def _memory(step: Step, facts: dict[str, ModelFacts], loaded: list[str], spec: PipelineSpec) -> int:
-    per_weight = _stored_bytes(spec)
-    if per_weight == 4 and precision_here(spec.compute) == "bfloat16":
-        per_weight += 2  # products keep a second, half-sized copy of the weights
-    total = _PROCESS_BYTES
-    total += sum(per_weight * (facts[side].parameters or block_parameters(facts[side])) for side in loaded)
-    if step.cost.model:
-        model = facts[step.cost.model]
-        total += 4 * _ACTIVATIONS * spec.compute.batch_tokens * (model.hidden_size or 0)
-        rows = min(step.cost.head_rows, _HEAD_ROWS)
-        total += 2 * 4 * rows * (model.vocab_size or 0)
-    return round(total)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from contrans.models import ModelRecord, resolve
 from contrans.models.cache import remember, remembered
-from flows.spec import PipelineSpec
+from flows.spec import Compute, PipelineSpec
 
 if TYPE_CHECKING:
     from contrans.models import Model
@@ -40,11 +40,13 @@ class Pool:
         if side not in self._models:
             from contrans.models import load_model
 
-            reference, device = self.reference(side), self._spec.compute.device
+            reference, compute = self.reference(side), self._spec.compute
             other = next((m for s, m in self._models.items() if self.reference(s) == reference), None)
-            model = other or load_model(reference, device=device, progress=self._say)
+            model = other or load_model(
+                reference, device=compute.device, device_map=compute.device_map, progress=self._say
+            )
             self._models[side] = model
-            note_record(reference, device, model.record)
+            note_record(reference, compute.device, model.record)
         return self._models[side]
 
     def record(self, side: str) -> ModelRecord:
@@ -84,6 +86,15 @@ def device_kind(device: str) -> str:
     import torch  # slow, so only where there may be a GPU
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_here(compute: Compute) -> str:
+    """The format that matrix products run in on this machine."""
+    import torch
+
+    from contrans.states.precision import resolve_precision
+
+    return resolve_precision(compute.precision, torch.device(device_kind(compute.device)))
 
 
 def _note(reference: str, device: str) -> list[str]:

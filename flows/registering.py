@@ -12,11 +12,11 @@ from contrans.hashing import digest
 from contrans.validation.findings import findings_of
 from flows.choosing import Choice, read_choice
 from flows.extras import EXTRAS, results_beside
+from flows.fitting import map_arms
 from flows.judging import chance
 from flows.steps import Step
 from flows.store import Store
 from flows.study import SIDES, Study
-from flows.work import map_arms
 from registry import Registry, Result, Version
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def register_all(
             "hash": study.texts.hash,
             "n_texts": len(study.texts),
             "licence": study.texts.licence,
-            "rows": study.spec.corpus.canonical(),
+            "rows": study.spec.corpus.texts,
         },
         files={"texts.jsonl": _lines(study.texts.texts)},
     )

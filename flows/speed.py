@@ -1,71 +1,183 @@
-"""How fast this machine multiplies matrices of a model's shape."""
+"""How fast this machine runs a model: measured on a stand-in of its shape, with the code that a run uses."""
 
+import logging
+import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flows.pool import device_kind
+from contrans.models import resolve
+from flows.costs import Sizes, block_flops, head_flops
+from flows.pool import device_kind, precision_here
 from flows.spec import Compute
+from flows.step import Cost
 
-_SECONDS = 0.4
-_WIDEST = 2048  # a CPU is no faster on wider products, and they take seconds
-_OPERATIONS = 8e9  # of one product on a CPU
+if TYPE_CHECKING:
+    from contrans.models import Model
+
+SECONDS = 2.2
+"""How long a model is measured at most, beside the one round that every model gets; a plan has two."""
+_ROUNDS = 5
+_TEXT = 28  # tokens of a text, as in the corpus
+_ITEMS, _PREFIX = 48, 180  # of a scoring, as on dev
+_GENERIC, _GENERIC_TEXT = 12, 14
+_FLOPS = 25e9  # of one measured capture on a CPU: a few tenths of a second
+_READ = 48_000_000  # bytes
+_LOADING = 1e9  # bytes a second where there is nothing to read yet
+_LEAST = 0.3  # a share of a time is at least this part of it, however the clock jumps
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast a machine is for one model.
+
+    Attributes:
+        capture: Operations a second in blocks while states are captured.
+        scoring: The same while items are scored, in smaller batches with a shared prefix.
+        head: Operations a second in the head, its softmax included.
+        token: Seconds of each captured token beside the blocks.
+        loading: Bytes of weights a second.
+    """
+
+    capture: float
+    scoring: float
+    head: float
+    token: float
+    loading: float
+
+    def seconds(self, cost: Cost, model: Sizes) -> float:
+        """Predicted time of what a step asks of one model, its loading left out."""
+        blocks, head = block_flops(cost, model), head_flops(cost, model)
+        if not head:
+            return blocks / self.capture + cost.tokens * self.token
+        return blocks / self.scoring + head / self.head
 
 
 class Speeds:
-    """Speeds of matrix products of models' shapes, each shape measured once.
+    """The rates of models on this machine, each measured once.
 
     Attributes:
-        gflops: 10⁹ operations a second by model, for those that were asked for.
+        rates: By model, for those that were asked for.
     """
 
     def __init__(self) -> None:
-        self.gflops: dict[str, float] = {}
-        self._measured: dict[tuple[int, int, str, str], float] = {}
+        self.rates: dict[str, Rates] = {}
 
-    def of(self, reference: str, width: int, compute: Compute) -> float:
-        """The speed for a model, in 10⁹ operations a second.
+    def of(self, reference: str, model: Sizes, compute: Compute) -> Rates:
+        """The rates of a model.
 
         Args:
             reference: The model.
-            width: Of its residual stream.
+            model: Its sizes.
             compute: Where and in which format it is to run.
         """
-        device, precision = device_kind(compute.device), precision_here(compute)
-        rows = min(compute.batch_tokens, 2048)
-        if device == "cpu":
-            width = min(width, _WIDEST)
-            rows = min(rows, round(_OPERATIONS / (8 * width**2)))
-        shape = (rows, width, device, precision)
-        if shape not in self._measured:
-            self._measured[shape] = _measured(*shape)
-        self.gflops[reference] = self._measured[shape]
-        return self.gflops[reference]
+        if reference not in self.rates:
+            self.rates[reference] = measured(reference, model, compute)
+        return self.rates[reference]
 
 
-def precision_here(compute: Compute) -> str:
-    """The format that products run in on this machine."""
+def measured(reference: str, model: Sizes, compute: Compute) -> Rates:
+    """Measures the rates of a model on a stand-in of its shape.
+
+    One block is what four blocks take longer than one; a row of the head is what KL on generic texts takes beside its
+    blocks; a scoring is what is left of it without its rows.
+    """
+    from flows.standin import stand_in
+
+    device = device_kind(compute.device)
+    module = stand_in(reference, model, device)
+    small = Sizes(
+        module.hidden_size,
+        module.module.config.vocab_size,
+        module.n_blocks,
+        sum(p.numel() for p in module.module.parameters()),
+        sum(p.numel() for p in module.blocks[0].parameters()),
+    )
+    per_token = 2.0 * small.block_parameters * small.n_blocks
+    tokens = min(compute.batch_tokens, 2048, max(4 * _TEXT, round(_FLOPS / per_token)) if device == "cpu" else 2048)
+    times = _times(module, tokens, precision_here(compute))
+    captured = Cost("target", max(1, tokens // _TEXT), max(1, tokens // _TEXT) * _TEXT, 1.0)
+    block = max((times["all"] - times["one"]) / (small.n_blocks - 1), _LEAST * times["all"] / small.n_blocks)
+    per_operation = block * small.n_blocks / block_flops(captured, small)
+    above = 0.5  # the stand-in is steered in the middle
+    generic = Cost("target", _GENERIC, _GENERIC * _GENERIC_TEXT, above, _GENERIC * _GENERIC_TEXT)
+    head = max(times["kl"] - per_operation * block_flops(generic, small), _LEAST * times["kl"])
+    items = Cost("target", _ITEMS, _PREFIX + _ITEMS * _TEXT, above, _ITEMS)
+    rows = head * items.head_rows / generic.head_rows
+    scoring = max(times["score"] - rows, _LEAST * times["score"])
+    return Rates(
+        capture=1 / per_operation,
+        scoring=block_flops(items, small) / scoring,
+        head=head_flops(generic, small) / head,
+        token=max(times["one"] - block, 0.0) / captured.tokens,
+        loading=_loading(resolve(reference).folder()),
+    )
+
+
+def _times(module: "Model", tokens: int, precision: str) -> dict[str, float]:
+    """Median seconds of a capture up to the first block ("one") and to the last ("all"), a scoring, and a KL."""
     import torch
 
-    from contrans.states.precision import resolve_precision
+    from contrans.states.capturing import capture
+    from contrans.validation.engine import ScoringEngine
+    from contrans.validation.fluency import FluencyMeter
 
-    return resolve_precision(compute.precision, torch.device(device_kind(compute.device)))
+    def texts(n: int, length: int) -> list[str]:
+        return [" ".join(f"w{(7 * i + j) % 200}" for j in range(length)) for i in range(n)]
+
+    batch = texts(max(1, tokens // _TEXT), _TEXT)
+    middle = module.n_blocks // 2 - 1
+    shift = 0.01 * torch.ones(module.hidden_size)
+    suffixes = [[1 + (i + j) % 200 for j in range(_TEXT)] for i in range(_ITEMS)]
+    # a stand-in's states are noise, so that what an engine says of its agreement with full passes says nothing
+    with _quietly("contrans"):
+        engine = ScoringEngine(module, middle, suffixes, prefix=list(range(1, 1 + _PREFIX)), precision=precision)
+        meter = FluencyMeter(module, middle, texts(_GENERIC, _GENERIC_TEXT), precision=precision)
+
+    def score() -> None:
+        for _, logits in engine.logits(shift):
+            (logits[:, :1] - torch.logsumexp(logits, -1, keepdim=True)).sum().item()
+            logits.argmax(-1).cpu()
+
+    things: dict[str, Callable[[], object]] = {
+        "one": lambda: capture(module, batch, blocks=[0], precision=precision),
+        "all": lambda: capture(module, batch, blocks=[module.n_blocks - 1], precision=precision),
+        "score": score,
+        "kl": lambda: meter.kl(shift),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in things}
+    start = time.perf_counter()
+    while len(taken["kl"]) < _ROUNDS and (not taken["kl"] or time.perf_counter() - start < SECONDS):
+        for name, thing in things.items():
+            begun = time.perf_counter()
+            thing()
+            taken[name].append(time.perf_counter() - begun)
+    # the first round also takes memory from the system and prepares kernels; it counts only where it is all there is
+    return {name: statistics.median(values[1:] or values) for name, values in taken.items()}
 
 
-def _measured(rows: int, width: int, device: str, precision: str) -> float:
-    """10⁹ operations a second on products [rows, width] × [width, 4 width]."""
-    import torch
+@contextmanager
+def _quietly(name: str) -> Iterator[None]:
+    """Keeps a logger silent below errors."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
-    dtype = getattr(torch, precision)
-    a = torch.randn(rows, width, device=device, dtype=dtype)
-    b = torch.randn(width, 4 * width, device=device, dtype=dtype)
 
-    def product() -> None:
-        # reading one value waits for a GPU to finish
-        (a @ b)[0, 0].item()
-
-    product()
-    start, done = time.perf_counter(), 0
-    while not done or time.perf_counter() - start < _SECONDS:
-        product()
-        done += 1
-    seconds = time.perf_counter() - start
-    return done * 2.0 * rows * width * 4 * width / seconds / 1e9
+def _loading(folder: Path | None) -> float:
+    """Bytes a second that come out of a model's files."""
+    files = sorted(folder.glob("*.safetensors")) if folder is not None else []
+    if not files:
+        return _LOADING
+    start = time.perf_counter()
+    with files[0].open("rb") as file:
+        n = len(file.read(_READ))
+    # read once, and copied once into the model and once more where its format changes
+    return n / (2 * (time.perf_counter() - start))

@@ -7,28 +7,31 @@ fingerprints of the models and the hashes of the texts. Equal keys mean equal ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from contrans.hashing import digest, text_hash
-from contrans.validation.items import CURVE_DRAWS, n_scorings
+from contrans.validation.items import CURVE_DRAWS, FACTORS, n_scorings
+from flows.capturing import TextCapture
 from flows.choosing import choose, n_tried, ways
+from flows.fitting import captured_rows, maps_of, streaming_cost
 from flows.judging import Items, items
+from flows.step import Cost, Step, StepContext, spared, tokens_of
 from flows.store import Store
 from flows.study import ModelFacts, study
 
 if TYPE_CHECKING:
-    from contrans.models import Model, ModelRecord
     from flows.spec import PipelineSpec
+
+__all__ = ["STEP_VERSIONS", "Cost", "Step", "StepContext", "build_steps", "spared", "tokens_of"]
 
 STEP_VERSIONS = {
     "capture": 2,
     "refine": 2,
     "choose": 2,
-    "map": 2,
+    "map": 3,
     "transplant": 2,
-    "calibrate": 2,
-    "validate": 2,
+    "calibrate": 3,
+    "validate": 3,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,
@@ -38,76 +41,8 @@ STEP_VERSIONS = {
 }
 """Raise a kind's version when its output changes for equal input: what depends on it is then made anew."""
 
-_CHARACTERS_PER_TOKEN = 4.3
 _SEARCH = 6
 """Measurements of KL that the search for one dose takes, about."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a step asks of the machine.
-
-    Attributes:
-        model: "source", "target" or None.
-        texts: texts that go through the model.
-        tokens: their tokens, estimated from their characters.
-        share: share of the model's blocks that run for each token.
-        head_rows: rows that go through the language-model head.
-    """
-
-    model: str | None = None
-    texts: int = 0
-    tokens: int = 0
-    share: float = 0.0
-    head_rows: int = 0
-
-
-class ModelPool(Protocol):
-    """Loads each model once."""
-
-    def get(self, side: str) -> Model:
-        """The model of a side."""
-        ...
-
-    def record(self, side: str) -> ModelRecord:
-        """The identity of a side's model."""
-        ...
-
-
-@dataclass
-class StepContext:
-    """What a running step may use."""
-
-    spec: PipelineSpec
-    store: Store
-    steps: dict[str, Step]
-    models: ModelPool
-    progress: Callable[[int], None] = field(default=lambda _: None)
-
-    def read(self, step: str, *names: str) -> dict[str, bytes]:
-        """Files of a step that is done."""
-        return self.store.read(self.steps[step].key, *names)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One coarse piece of work.
-
-    Attributes:
-        name: what people see.
-        kind: a key of `STEP_VERSIONS`.
-        key: SHA-256 over all that decides the output.
-        inputs: names of the steps it needs.
-        cost: what it asks of the machine.
-        run: makes the output, a file content per file name.
-    """
-
-    name: str
-    kind: str
-    key: str
-    inputs: tuple[str, ...]
-    cost: Cost
-    run: Callable[[StepContext], dict[str, bytes]]
 
 
 def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> list[Step]:
@@ -137,6 +72,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         settings: Any,
         inputs: tuple[str, ...] = (),
         cost: Cost | None = None,
+        left: Callable[[Store], Cost] | None = None,
     ) -> None:
         key = digest(
             {
@@ -146,20 +82,23 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
                 "inputs": [steps[i].key for i in inputs],
             }
         )
-        steps[name] = Step(name, kind, key, inputs, cost or Cost(), run)
+        steps[name] = Step(name, kind, key, inputs, cost or Cost(), run, left)
 
-    prompts = s.refine_prompts()
+    read = {"concepts": (s.refine_prompts(), s.refine_answers(), spec.refine.position)}
+    of_corpus = [s.texts.texts[row] for row in captured_rows(s)]
+    if of_corpus:
+        read["corpus"] = (of_corpus, [""] * len(of_corpus), "last")
     for side, model in models.items():
         blocks = s.blocks(side)
-        share = (blocks[-1] + 1) / model.n_blocks
-        for what, texts, position, answers in (
-            ("concepts", prompts, spec.refine.position, s.refine_answers()),
-            ("corpus", list(s.texts.texts), "last", None),
-        ):
+        for what, (texts, answers, position) in read.items():
+            share = (blocks[-1] + 1) / model.n_blocks
+            capture = TextCapture(
+                side, model.fingerprint, texts, answers, position, blocks, share, spec.compute, STEP_VERSIONS["capture"]
+            )
             add(
                 f"capture {what} · {side}",
                 "capture",
-                work.capture_texts(s, side, texts, position=position, answers=answers),
+                capture.run,
                 settings={
                     "model": model.fingerprint,
                     "blocks": blocks,
@@ -167,7 +106,8 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
                     "position": position,
                     "precision": precision,
                 },
-                cost=Cost(side, len(texts), tokens_of(texts), share),
+                cost=capture.cost,
+                left=capture.left,
             )
         add(
             f"refine · {side}",
@@ -183,7 +123,11 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     v = spec.validate_
     dev, test = items(s, "dev"), items(s, "test")
     judged = {"protocol": v.protocol, "prompt": v.prompt, "classifier": v.classifier, "generic": s.generic.hash}
-    fitted = {**spec.map.canonical(), "seed": spec.seed, "rows": spec.corpus.canonical(), "corpus": s.texts.hash}
+    fitted = {**spec.map.canonical(), "seed": spec.seed, "rows": spec.corpus.texts, "corpus": s.texts.hash}
+    captures = tuple(f"capture corpus · {side}" for side in models if of_corpus)
+    # a map from all tokens is made by the models themselves, while they read
+    fingerprints = [source.fingerprint, target.fingerprint]
+    streamed = {"per_document": spec.corpus.per_document, "models": fingerprints, "precision": precision}
     share_above = max(1 - (min(s.blocks("target")) + 1) / target.n_blocks, 1 / target.n_blocks)
     arms, n_concepts = list(v.arms), len(s.contrasts)
     generic = tokens_of(list(s.generic.texts))
@@ -204,7 +148,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "precision": precision if tried else None,
             "target": target.fingerprint,
         },
-        inputs=("refine · source", "capture corpus · source", "capture corpus · target"),
+        inputs=("refine · source", *captures),
         cost=_scoring(dev, 3 * tried * n_concepts, share_above, _SEARCH * tried * n_concepts * generic)
         if tried
         else Cost(),
@@ -213,8 +157,9 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         "fit maps",
         "map",
         work.fit_maps(s),
-        settings={**fitted, "arms": work.map_arms(s)},
-        inputs=("capture corpus · source", "capture corpus · target", "choose"),
+        settings={**fitted, "arms": maps_of(s), **({"all tokens": streamed} if spec.corpus.tokens == "all" else {})},
+        inputs=(*captures, "choose"),
+        cost=streaming_cost(s, source, target),
     )
     add(
         "map vectors",
@@ -224,8 +169,12 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         inputs=("refine · source", "fit maps"),
     )
     curve_kl = v.select == "kl" or v.curve_kl
-    n_doses = len(v.doses) if v.select == "effect" else _SEARCH
-    searched = own_shifts * n_doses * (2 if v.select == "kl" else 1) if curve_kl else 0
+    n_doses = len(v.doses) if v.select == "effect" else len(FACTORS)
+    shuffles = min(v.shuffled_draws, CURVE_DRAWS)
+    priced = n_concepts * len({"transplanted", "own", "shuffled_map", "paper"} & set(arms))
+    priced += CURVE_DRAWS if "random" in arms else 0
+    along_curves = n_doses * (priced + n_concepts * ("opposite" in arms)) if curve_kl else 0
+    searched = along_curves + (_SEARCH * priced if v.select == "kl" else 0)
     add(
         "calibrate dose",
         "calibrate",
@@ -243,7 +192,9 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "curve_kl": curve_kl,
         },
         inputs=("map vectors", "refine · target", "fit maps", "choose"),
-        cost=_scoring(dev, n_scorings(arms, n_concepts, n_doses, CURVE_DRAWS), share_above, searched * generic),
+        cost=_scoring(
+            dev, n_scorings(arms, n_concepts, n_doses, CURVE_DRAWS, shuffles), share_above, searched * generic
+        ),
     )
     add(
         "validate",
@@ -259,7 +210,12 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "random_draws": v.random_draws,
         },
         inputs=("map vectors", "refine · target", "fit maps", "choose", "calibrate dose"),
-        cost=_scoring(test, n_scorings(arms, n_concepts, 1, v.random_draws), share_above, (2 + own_shifts) * generic),
+        cost=_scoring(
+            test,
+            n_scorings(arms, n_concepts, 1, v.random_draws, v.shuffled_draws),
+            share_above,
+            (2 + own_shifts) * generic,
+        ),
     )
     if v.cross_effects != "none":
         pairs = n_concepts * (n_concepts - 1) // 2 if v.cross_effects == "pairs" else 0
@@ -299,8 +255,3 @@ def _scoring(scored: Items, n: int, share_above: float, generic: int) -> Cost:
         # generation runs every block for every token
         return Cost("target", len(scored.texts) * n, n * (once + scored.written) + generic, 1.0, scored.written * n)
     return Cost("target", len(scored.texts) * n, tokens, share_above, scored.head_rows * n + generic)
-
-
-def tokens_of(texts: list[str]) -> int:
-    """Tokens of some texts, estimated from their characters."""
-    return round(sum(map(len, texts)) / _CHARACTERS_PER_TOKEN)

@@ -1,12 +1,22 @@
-"""What steps leave behind: one folder of files per content key, there whole or not at all."""
+"""What steps leave behind: one folder of files per content key, there whole or not at all.
+
+Nothing is ever changed, but outputs may be evicted to make room. Whoever needs some holds them, which keeps them from
+being evicted by any process of this machine; a process that is killed holds nothing.
+"""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from contrans.errors import ContransError
+
+_GONE = ".gone-"
 
 
 class Store:
@@ -27,6 +37,14 @@ class Store:
         """Whether a step with this key has been done."""
         return self.path(key).is_dir()
 
+    def files(self, name: str) -> list[Path]:
+        """The files of this name in all outputs, that of the output used last first."""
+        found = []
+        for path in self.folder.glob(f"[!.]*/[!.]*/{name}"):
+            with suppress(OSError):  # evicted in between
+                found.append((path.parent.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found, reverse=True)]
+
     def read(self, key: str, *names: str) -> dict[str, bytes]:
         """The files of a key, or only those named.
 
@@ -38,10 +56,13 @@ class Store:
             wanted = names or sorted(p.name for p in folder.iterdir())
             return {name: (folder / name).read_bytes() for name in wanted}
         except OSError as error:
-            raise ContransError(
-                f"The output of a finished step cannot be read ({error.filename}: {error.strerror}); "
-                f"delete {folder} and run again."
-            ) from error
+            raise self.unreadable(key, f"{error.filename}: {error.strerror}") from error
+
+    def unreadable(self, key: str, why: str) -> ContransError:
+        """The error of an output that cannot be read."""
+        return ContransError(
+            f"The output of a finished step cannot be read ({why}); delete {self.path(key)} and run again."
+        )
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
         """Keeps the files of a key. Whoever comes second finds the first one's and leaves them.
@@ -67,10 +88,107 @@ class Store:
                 if not final.is_dir():
                     raise
         except OSError as error:
-            raise ContransError(
-                f"The output of a step cannot be written to {final.parent} ({error.strerror}); free space or "
-                f"set CONTRANS_HOME to another folder."
-            ) from error
+            raise self._unwritable(final.parent, error) from error
         finally:
             if part is not None and part.exists():
                 shutil.rmtree(part, ignore_errors=True)
+
+    def used(self, key: str) -> None:
+        """Notes that an output is used, so that others are evicted before it."""
+        with suppress(OSError):  # it may lie where nothing can be written
+            os.utime(self.path(key))
+
+    @contextmanager
+    def holding(self, keys: Iterable[str]) -> Iterator[None]:
+        """Keeps outputs from being evicted, those that are written later included, until the context or process ends.
+
+        Raises:
+            ContransError: the folder of the locks cannot be written.
+        """
+        name = uuid4().hex
+        lock, note = (self._locks / f"{name}.{suffix}" for suffix in ("lock", "keys"))
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            # the system gives up a process's locks when it is killed; held before the note is there to be judged by it
+            alive = FileLock(lock)
+            alive.acquire()
+            with self._evicting():
+                note.write_text("\n".join(keys), encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(self._locks, error) from error
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+            alive.release()
+            lock.unlink(missing_ok=True)
+
+    def make_room(self, name: str, most: int, *, coming: int = 0, keep: Collection[str] = ()) -> list[str]:
+        """Evicts outputs that have a file of this name until all such files together are small enough.
+
+        Those that were not used for longest go first; those that anybody holds stay.
+
+        Args:
+            name: of the file.
+            most: bytes that all files of this name may have.
+            coming: bytes of one that is about to be written.
+            keep: keys that stay too.
+
+        Returns:
+            The keys of what was evicted.
+        """
+        sizes: dict[Path, int] = {}
+        for path in reversed(self.files(name)):
+            with suppress(OSError):
+                sizes[path.parent] = path.stat().st_size
+        total = coming + sum(sizes.values())
+        if total <= most:
+            return []
+        gone: list[tuple[str, Path]] = []
+        with self._evicting():
+            stays = self._held() | set(keep)
+            for folder, size in sizes.items():
+                if total <= most:
+                    break
+                if folder.name in stays:
+                    continue
+                aside = folder.with_name(f"{_GONE}{uuid4().hex}")
+                with suppress(OSError):  # another process was faster
+                    folder.rename(aside)
+                    gone.append((folder.name, aside))
+                total -= size
+        for _, aside in gone:
+            shutil.rmtree(aside, ignore_errors=True)
+        for left in self.folder.glob(f"[!.]*/{_GONE}*"):  # of a process that was killed meanwhile
+            shutil.rmtree(left, ignore_errors=True)
+        return [key for key, _ in gone]
+
+    @property
+    def _locks(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-in-use")
+
+    def _evicting(self) -> FileLock:
+        """Held to evict, and to say what must not be: one at a time, so that nobody reads what is going."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._locks / "evicting")
+
+    def _held(self) -> set[str]:
+        """Keys that living processes hold; the notes of dead ones are taken away."""
+        held: set[str] = set()
+        for note in self._locks.glob("*.keys"):
+            lock = note.with_suffix(".lock")
+            try:
+                with FileLock(lock, timeout=0):
+                    note.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+            except Timeout:
+                with suppress(FileNotFoundError):  # given up in between
+                    held |= set(note.read_text(encoding="utf-8").split())
+        return held
+
+    @staticmethod
+    def _unwritable(folder: Path, error: OSError) -> ContransError:
+        return ContransError(
+            f"The output of a step cannot be written to {folder} ({error.strerror}); free space or "
+            f"set CONTRANS_HOME to another folder."
+        )

@@ -9,23 +9,20 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flows.choosing import Choice, fit_arm, read_choice
+from flows.capturing import FACTS, read_states
+from flows.choosing import Choice, read_choice
+from flows.fitting import fit_arm, maps_of
 
 if TYPE_CHECKING:
-    import torch
-
     from contrans.concepts.vector import ConceptVector
     from contrans.maps.affine import MapSet
     from contrans.validation.arms import Directions
     from contrans.validation.fluency import FluencyMeter
     from contrans.validation.protocol import ItemProtocol
-    from flows.steps import StepContext
+    from flows.step import StepContext
     from flows.study import Study
 
 Work = Callable[["StepContext"], dict[str, bytes]]
-
-MAP_ARMS = {"transplanted": None, "shuffled_map": "shuffled", "paper": "paper"}
-"""Arms that are made by a map, and its estimator; the first one's is the spec's."""
 
 
 def precision_of(context: StepContext, side: str) -> str:
@@ -33,50 +30,6 @@ def precision_of(context: StepContext, side: str) -> str:
     from contrans.states.precision import resolve_precision
 
     return resolve_precision(context.spec.compute.precision, context.models.get(side).device)
-
-
-def capture_texts(
-    study: Study, side: str, texts: list[str], *, position: str = "last", answers: list[str] | None = None
-) -> Work:
-    """States of texts at one position and all blocks that may be chosen: `states.safetensors`, `BLOCK` [n, d] each."""
-
-    def run(context: StepContext) -> dict[str, bytes]:
-        from safetensors.torch import save
-
-        from contrans.concepts.positions import TokenPosition, token_spans
-        from contrans.states.capturing import capture
-        from contrans.states.encode import encode
-
-        model = context.models.get(side)
-        parsed = TokenPosition.parse(position)
-        spans = (
-            None
-            if position == "last"
-            else token_spans(parsed, encode(model, texts), texts, answers or [""] * len(texts))
-        )
-        captured = capture(
-            model,
-            texts,
-            blocks=study.blocks(side),
-            spans=spans,
-            precision=precision_of(context, side),
-            batch_tokens=context.spec.compute.batch_tokens,
-            progress=context.progress,
-        )
-        facts = {"n_tokens": captured.n_tokens, "precision": precision_of(context, side)}
-        return {
-            "states.safetensors": save({str(b): captured[b] for b in study.blocks(side)}),
-            "facts.json": json.dumps(facts).encode(),
-        }
-
-    return run
-
-
-def read_states(context: StepContext, step: str, block: int) -> torch.Tensor:
-    """States [n, d] of a block that a capture step left."""
-    from safetensors.torch import load
-
-    return load(context.read(step, "states.safetensors")["states.safetensors"])[str(block)]
 
 
 def refine_concepts(study: Study, side: str) -> Work:
@@ -88,7 +41,7 @@ def refine_concepts(study: Study, side: str) -> Work:
         step, spec = f"capture concepts · {side}", context.spec
         states = {b: read_states(context, step, b) for b in study.blocks(side)}
         row = {prompt: i for i, prompt in enumerate(study.refine_prompts())}
-        precision = json.loads(context.read(step, "facts.json")["facts.json"])["precision"]
+        precision = json.loads(context.read(step, FACTS)[FACTS])["precision"]
         files: dict[str, bytes] = {}
         for contrast in study.contrasts:
             part = study.refined_from(contrast)
@@ -140,12 +93,6 @@ def chosen(context: StepContext) -> Choice:
     return read_choice(context.read("choose", "choice.json")["choice.json"])
 
 
-def map_arms(study: Study) -> list[str]:
-    """The arms of a spec that need a map, and that its corpus has rows for."""
-    wanted = [a for a in MAP_ARMS if a == "transplanted" or a in study.spec.validate_.arms]
-    return [a for a in wanted if a != "paper" or "truncated" in study.rows]
-
-
 def fit_maps(study: Study) -> Work:
     """The map of every arm that has one, and `facts.json` with the match rate of the tokenizers."""
 
@@ -153,11 +100,11 @@ def fit_maps(study: Study) -> Work:
         from contrans.states.pairing import match_rate
 
         files: dict[str, bytes] = {}
-        for arm in map_arms(study):
+        for arm in maps_of(study):
             files |= _prefixed(arm, fit_arm(study, context, chosen(context), arm).to_files())
         sample = list(study.texts.texts[:200])
         rate = match_rate(context.models.get("source"), context.models.get("target"), sample)
-        return {**files, "facts.json": json.dumps({"match_rate": rate}).encode()}
+        return {**files, FACTS: json.dumps({"match_rate": rate}).encode()}
 
     return run
 
@@ -167,7 +114,7 @@ def map_vectors(study: Study) -> Work:
 
     def run(context: StepContext) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
-        for arm in map_arms(study):
+        for arm in maps_of(study):
             maps = read_maps(context, arm)
             rescale = "none" if arm == "paper" else context.spec.map.rescale
             for contrast in study.contrasts:
@@ -184,7 +131,7 @@ def directions(study: Study, context: StepContext) -> Directions:
 
     source_block, block = chosen(context).pair
     by_arm: dict[str, dict[str, Any]] = {}
-    for arm in map_arms(study):
+    for arm in maps_of(study):
         by_arm[arm] = {
             c.concept: read_vector(context, "map vectors", f"{c.concept}.{arm}").direction(block)
             for c in study.contrasts

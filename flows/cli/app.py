@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.hub_commands import add_hub_commands
+from flows.cli.registry_commands import registry_app
+
 app = typer.Typer(
     name="contrans",
     help="Carry a concept from a small aligned language model into another model, with evidence.",
@@ -14,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-registry_app = typer.Typer(help="Look after the registry.", no_args_is_help=True)
 app.add_typer(registry_app, name="registry")
+add_hub_commands(app)
 
 Spec = Annotated[str, typer.Argument(help="A YAML file, or the name of one in deployments/pipelines.", metavar="SPEC")]
 Settings = Annotated[
@@ -61,11 +64,19 @@ def run(
 
 
 @app.command()
-def plan(spec: Spec, settings: Settings = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def plan(
+    spec: Spec,
+    settings: Settings = None,
+    on: Annotated[
+        str, typer.Option("--on", metavar="MACHINE", help="here, a100, h100, h200, l40s or mi300x.")
+    ] = "here",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Show what a run would do: steps, what is done, tokens, time, memory. Nothing is run or fetched."""
     from flows.cli.plan import plan_command
 
-    plan_command(spec, settings or [], as_json=as_json, quiet=quiet)
+    plan_command(spec, settings or [], on=on, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -104,11 +115,3 @@ def lineage(name: Name, as_json: Json = False) -> None:
     from flows.cli.versions import lineage_command
 
     lineage_command(name, as_json=as_json)
-
-
-@registry_app.command()
-def upgrade() -> None:
-    """Create the registry's tables, or bring them up to this version of contrans."""
-    from flows.cli.versions import upgrade_command
-
-    upgrade_command()

@@ -15,21 +15,26 @@ if TYPE_CHECKING:
 _LEFT = ("step", "done")
 
 
-def plan_command(spec: str, settings: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+def plan_command(spec: str, settings: Sequence[str], *, on: str, as_json: bool, quiet: bool) -> None:
     """Shows what a run would do.
 
     Args:
         spec: The spec's file or name.
         settings: "key=value" each.
+        on: "here", or a GPU of `flows.hardware.GPUS`.
         as_json: Whether to print `flows.planning.Plan.as_json` instead of a table; of a sweep with its points too.
         quiet: Whether to say nothing beside it.
+
+    Raises:
+        ContransError: There is no such machine, or the spec cannot be planned.
     """
     sweep = load_sweep(spec, settings)
     talk = Talk(quiet=quiet)
     with talk.working("planning"):
+        from flows.hardware import gpu
         from flows.planning import plan_all
 
-        planned = plan_all([point.spec for point in sweep.points])
+        planned = plan_all([point.spec for point in sweep.points], on=gpu(on))
     if as_json:
         points = [{"values": point.values} for point in sweep.points]
         print_json(planned.as_json() | ({"sweep": {"keys": list(sweep.keys), "points": points}} if sweep.axes else {}))
@@ -37,11 +42,23 @@ def plan_command(spec: str, settings: Sequence[str], *, as_json: bool, quiet: bo
     data_console().print(_table(planned, _title(sweep)))
     for reference, size in planned.fetch.items():
         talk.console.print(f"{reference} must be fetched first, {_download(reference, size)}")
-    if planned.gflops:
-        slow, fast = min(planned.gflops.values()), max(planned.gflops.values())
-        speed = f"{slow:,.0f}" if round(slow) == round(fast) else f"{slow:,.0f} to {fast:,.0f}"
-        talk.console.print(f"speed     {speed} GFLOP/s on matrix products, on this machine")
+    for line in _speed(planned):
+        talk.console.print(line)
     talk.console.print(f"next      [bold]contrans run {spec}[/bold]")
+
+
+def _speed(planned: "Plan") -> list[str]:
+    if not planned.gflops:
+        return []
+    slow, fast = min(planned.gflops.values()), max(planned.gflops.values())
+    speed = f"{slow:,.0f}" if round(slow) == round(fast) else f"{slow:,.0f} to {fast:,.0f}"
+    if not planned.gpus:
+        return [f"speed     {speed} GFLOP/s in blocks, measured on this machine"]
+    gpus = f"{planned.gpus} × {planned.machine}" if planned.gpus > 1 else planned.machine
+    return [
+        f"speed     {speed} GFLOP/s in blocks, assumed from published peaks",
+        f"GPUs      {gpus}: {planned.gpu_hours:.2g} GPU-hours, predicted",
+    ]
 
 
 def _download(reference: str, size: int | None) -> str:

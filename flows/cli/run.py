@@ -15,7 +15,7 @@ from contrans.models import resolve
 from flows.cli.talk import Talk, data_console, print_json
 from flows.runs import open_registry
 from flows.server import set_environment, start_server
-from flows.spec import Point, Sweep, load_sweep
+from flows.spec import PipelineSpec, Point, Sweep, load_sweep
 
 Pipeline = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -43,7 +43,7 @@ def run_command(spec: str, settings: Sequence[str], *, json_file: Path | None, q
         _check_writable(json_file)
     talk = Talk(quiet=quiet, verbose=verbose)
     failed = None
-    with _engine(talk, verbose=verbose) as pipeline:
+    with _engine(sweep.points[0].spec, talk, verbose=verbose) as pipeline:
         if sweep.axes:
             found, failed = _sweep(sweep, pipeline, talk)
         else:
@@ -82,20 +82,26 @@ def _sweep(sweep: Sweep, pipeline: Pipeline, talk: Talk) -> tuple[dict[str, Any]
 
 
 @contextmanager
-def _engine(talk: Talk, *, verbose: bool) -> Iterator[Pipeline]:
-    """The flow, with a server, a tracker and a watcher for as many runs as are wanted."""
+def _engine(first: PipelineSpec, talk: Talk, *, verbose: bool) -> Iterator[Pipeline]:
+    """The flow, with a server, a tracker and a watcher for as many runs as are wanted; the first begins at once."""
     set_environment(verbose=verbose)
     server = start_server()
-    from flows.tracking import Tracker
+    from flows.ahead import Ahead
 
-    tracker = Tracker()
-    with talk.working("starting"):
-        from flows.pipeline import pipeline, watched
+    with talk.bars() as watcher:
+        talk.wait("starting")
+        ahead = Ahead(first, watcher)
+        try:
+            from flows.pipeline import pipeline, watched
+            from flows.tracking import Tracker
 
-        if server is not None:
-            server.wait()
-    with talk.bars() as watcher, watched(watcher, tracker), _engine_settings(own=server is not None):
-        yield pipeline
+            tracker = Tracker()
+            if server is not None:
+                server.wait()
+            with watched(watcher, tracker, ahead), _engine_settings(own=server is not None):
+                yield pipeline
+        finally:
+            ahead.abandon()
 
 
 @contextmanager

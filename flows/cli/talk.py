@@ -82,6 +82,10 @@ class Talk:
     def say(self, text: str) -> None:
         """Prints a remark; between steps a bar without an end runs until the next thing is told."""
         self.console.print(f"  [dim]{text}[/dim]")
+        self.wait(text)
+
+    def wait(self, text: str) -> None:
+        """Between steps, runs a bar without an end until the next thing is told."""
         self._wait_no_more()
         if self._progress is not None and self._current is None:
             self._waiting = self._progress.add_task(text, total=None)

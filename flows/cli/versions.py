@@ -1,4 +1,4 @@
-"""`contrans list`, `show`, `lineage` and `registry upgrade`."""
+"""`contrans list`, `show` and `lineage`."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -74,12 +74,6 @@ def lineage_command(name: str, *, as_json: bool) -> None:
     console.print(_tree(lineage, "up", "made from"))
     if lineage.children(lineage.root):
         console.print(_tree(lineage, "down", "used by"))
-
-
-def upgrade_command() -> None:
-    """Brings the registry to this version's tables."""
-    open_registry().close()
-    data_console().print("The registry is up to date.")
 
 
 def _described(registry: Registry, version: Version) -> dict[str, Any]:

