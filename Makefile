@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: setup quickstart test test-fast lint format clean
+.PHONY: setup quickstart test test-fast bench lint format clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,9 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not real"
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks
 
 lint: setup
 	$(BIN)/ruff check .
