@@ -191,7 +191,7 @@ class ScoringEngine:
         """Each row of `state` under each shift in turn; rows that start with BOS keep their first token as it is."""
         by = shifts.to(state.device)[:, None, None]
         moved = state.float() + by
-        bos = self.model.tokenizer.bos_token_id
+        bos: Any = self.model.tokenizer.bos_token_id
         if starts is not None and bos is not None:
             is_bos = (starts[:, 0] == bos).to(state.device)
             moved[:, is_bos, 0] = state[is_bos, 0].float()
