@@ -25,9 +25,13 @@ def main() -> None:
     unknown = [name for name in options.names if name not in known]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(known)}")
-    measured = (_measured(known[name], options.rounds) for name in options.names or known)
-    entries = [entry for entry in measured if entry is not None]
-    options.json.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    entries: list[dict[str, object]] = []
+    for name in options.names or known:
+        entry = _measured(known[name], options.rounds)
+        if entry is not None:
+            entries.append(entry)
+            # after each, so that what was measured outlives an interruption
+            options.json.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def _measured(benchmark: Benchmark, rounds: int) -> dict[str, object] | None:
