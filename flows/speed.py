@@ -1,15 +1,14 @@
 """How fast this machine runs a model: measured on a stand-in of its shape, with the code that a run uses."""
 
-import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contrans.models import resolve
+from contrans.quiet import quiet
 from flows.costs import Sizes, block_flops, head_flops
 from flows.pool import device_kind, precision_here
 from flows.spec import Compute
@@ -133,7 +132,7 @@ def _times(module: "Model", tokens: int, precision: str) -> dict[str, float]:
     shift = 0.01 * torch.ones(module.hidden_size)
     suffixes = [[1 + (i + j) % 200 for j in range(_TEXT)] for i in range(_ITEMS)]
     # a stand-in's states are noise, so that what an engine says of its agreement with full passes says nothing
-    with _quietly("contrans"):
+    with quiet("contrans"):
         engine = ScoringEngine(module, middle, suffixes, prefix=list(range(1, 1 + _PREFIX)), precision=precision)
         meter = FluencyMeter(module, middle, texts(_GENERIC, _GENERIC_TEXT), precision=precision)
 
@@ -157,18 +156,6 @@ def _times(module: "Model", tokens: int, precision: str) -> dict[str, float]:
             taken[name].append(time.perf_counter() - begun)
     # the first round also takes memory from the system and prepares kernels; it counts only where it is all there is
     return {name: statistics.median(values[1:] or values) for name, values in taken.items()}
-
-
-@contextmanager
-def _quietly(name: str) -> Iterator[None]:
-    """Keeps a logger silent below errors."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _loading(folder: Path | None) -> float:

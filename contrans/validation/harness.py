@@ -3,7 +3,6 @@
 The harness is an optional extra: its modules are imported when they are asked for.
 """
 
-import logging
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import torch
 
 from contrans.errors import ModelError, SpecError, TextError
 from contrans.models import Model
+from contrans.quiet import quiet
 from contrans.states.precision import resolve_precision
 
 
@@ -54,7 +54,7 @@ def harness_model(model: Model, *, precision: str = "float32", batch_size: int |
         raise ModelError(f"{model.name} has no language-model head, so it cannot answer; use a decoder model.")
     fast = resolve_precision(precision, model.device) == "bfloat16"
     tokenizer = model.tokenizer
-    with _hushed(home.__name__):
+    with quiet(home.__name__):
         return home.HFLM(
             pretrained=model.module,
             # the harness names a pad token where there is none
@@ -114,7 +114,7 @@ def run_tasks(harness: Any, tasks: Sequence[Any], **settings: Any) -> dict[str, 
 def _loaded(manager: Any, name: str) -> Any:
     errors = harness_module("datasets.exceptions").DatasetsError, OSError
     try:
-        with _hushed("lm_eval.api.task"):
+        with quiet("lm_eval.api.task"):
             return manager.load([name])
     except errors as error:
         raise TextError(
@@ -159,15 +159,3 @@ def undisturbed(device: torch.device) -> Iterator[None]:
             del os.environ["DISABLE_MULTIPROC"]
         else:
             os.environ["DISABLE_MULTIPROC"] = before
-
-
-@contextmanager
-def _hushed(name: str) -> Iterator[None]:
-    """Without warnings of one of the harness's loggers: on models in memory, and on defaults of task files."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -252,23 +252,9 @@ def _duration(text: str) -> timedelta:
 
 
 def _print_versions(versions: "list[Version]", *, as_json: bool) -> None:
-    from rich.table import Table
+    from flows.cli.versions import print_versions
 
-    from flows.cli.talk import data_console, print_json
-
-    if as_json:
-        print_json([version.as_json() for version in versions])
-        return
-    if not versions:
-        data_console().print("Nothing fits.")
-        return
-    table = Table()
-    for title in ("kind", "name", "version", "aliases", "created"):
-        table.add_column(title, justify="right" if title == "version" else "left", overflow="fold")
-    for v in versions:
-        created = f"{v.created.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(v.kind, v.name, str(v.number), ", ".join(v.aliases), created)
-    data_console().print(table)
+    print_versions(versions, as_json=as_json, nothing="Nothing fits.")
 
 
 def _print_tags(tags: tuple[str, ...], *, as_json: bool) -> None:

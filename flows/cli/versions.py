@@ -1,6 +1,6 @@
 """`contrans list`, `show` and `lineage`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rich.console import Group, RenderableType
@@ -22,12 +22,24 @@ def list_command(*, kind: str | None, as_json: bool) -> None:
     """
     with open_registry() as registry:
         versions = registry.list(kind)
+    nothing = "The registry holds nothing yet; `contrans run quickstart` fills it."
+    print_versions(versions, as_json=as_json, nothing=nothing)
+
+
+def print_versions(versions: Sequence[Version], *, as_json: bool, nothing: str) -> None:
+    """Prints versions as a table.
+
+    Args:
+        versions: In the order of the rows.
+        as_json: Whether to print JSON instead, an array of `Version.as_json`.
+        nothing: What is said where there are none.
+    """
     if as_json:
         print_json([version.as_json() for version in versions])
         return
     console = data_console()
     if not versions:
-        console.print("The registry holds nothing yet; `contrans run quickstart` fills it.")
+        console.print(nothing)
         return
     table = Table()
     for name in ("kind", "name", "version", "aliases", "created"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,12 +85,10 @@ def pull(
         endpoint: address of the Hub; by default `HF_ENDPOINT` or huggingface.co.
         token: by default that of `HF_TOKEN` or `hf auth login`.
     """
-    if registry is not None:
-        options = {"registry": registry, "endpoint": endpoint, "token": token}
-        return fetch(reference, target=target, allow_mismatch=allow_mismatch, **options).vector
-    with Registry.open(os.environ.get("CONTRANS_REGISTRY") or None) as own:
+    own = nullcontext(registry) if registry else Registry.open(os.environ.get("CONTRANS_REGISTRY") or None)
+    with own as into:
         return fetch(
-            reference, target=target, allow_mismatch=allow_mismatch, registry=own, endpoint=endpoint, token=token
+            reference, target=target, allow_mismatch=allow_mismatch, registry=into, endpoint=endpoint, token=token
         ).vector
 
 
