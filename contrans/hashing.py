@@ -3,7 +3,6 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
 from typing import Any
 
 
@@ -25,8 +24,3 @@ def text_hash(text: str) -> str:
     """
     folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return hashlib.sha256(folded.encode()).hexdigest()
-
-
-def text_set_hash(texts: Iterable[str]) -> str:
-    """SHA-256, in hex, of a set of texts, independent of their order."""
-    return digest(sorted(text_hash(text) for text in texts))

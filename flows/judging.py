@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrans.concepts.splits import split_of
 from contrans.hashing import digest
+from contrans.rereading import read_once
 from contrans.validation.items import few_shot_prefix, ordered
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _per_label(study: Study, split: str) -> int | None:
 def _emotion_items(study: Study, split: str) -> Items:
     n = _per_label(study, split)
     texts = [e.prompt for c in study.family for e in ordered(c.split(split).positives)[:n]]
-    key = digest([n, {c.name: [c.split(part).hash for part in ("refine", split)] for c in study.family}])
+    key = digest([n, [[c.name, c.label, c.split("refine").hash, c.split(split).hash] for c in study.family]])
     return Items(texts, few_shot_prefix(study.family), len(texts), 0, key)
 
 
@@ -111,7 +112,7 @@ def _questions(study: Study, split: str) -> list[Any]:
     from contrans.validation.truthfulqa_data import check_unseen
 
     v = study.spec.validate_
-    every = _read_truthfulqa(str(v.data))
+    every = _read_truthfulqa(Path(str(v.data)))
     check_unseen(every, study.contrasts[0])
     dev = [q for q in every if split_of(q.question) == "dev"]
     chosen_on_dev = v.select == "effect" or len(study.pairs) > 1 or len(study.spec.corpus.candidates) > 1
@@ -120,8 +121,8 @@ def _questions(study: Study, split: str) -> list[Any]:
     return chosen[: _per_label(study, split)]
 
 
-@cache
-def _read_truthfulqa(path: str) -> list[Any]:
+@read_once
+def _read_truthfulqa(path: Path) -> list[Any]:
     from contrans.validation.truthfulqa_data import read_truthfulqa
 
     return read_truthfulqa(path)
@@ -138,7 +139,7 @@ def _truthfulqa_items(study: Study, split: str) -> Items:
     texts = [f"{q.question} {a}" for q, of in zip(questions, answers, strict=True) for a in of]
     spoken = round(sum(len(a) for of in answers for a in of) / 4.3)
     shared = prompt("").removesuffix("Q: \nA:")
-    return Items(texts, shared, spoken, 0, digest([texts, study.spec.validate_.prompt]))
+    return Items(texts, shared, spoken, 0, digest([list(map(asdict, questions)), study.spec.validate_.prompt]))
 
 
 def _toxigen(study: Study, split: str) -> list[Any]:
@@ -154,6 +155,7 @@ def _toxigen(study: Study, split: str) -> list[Any]:
 
 
 def _toxicity_items(study: Study, split: str) -> Items:
-    texts = [p.text for p in _toxigen(study, split)]
-    written = NEW_TOKENS * len(texts)
-    return Items(texts, "", written, written, digest([texts, study.spec.validate_.classifier]))
+    prompts = _toxigen(study, split)
+    written = NEW_TOKENS * len(prompts)
+    key = digest([list(map(asdict, prompts)), study.spec.validate_.classifier])
+    return Items([p.text for p in prompts], "", written, written, key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from contrans.hashing import digest, text_hash
+from contrans.hashing import digest
 from contrans.validation.items import CURVE_DRAWS, FACTORS, n_scorings
 from flows.capturing import TextCapture
 from flows.choosing import choose, n_tried, ways
@@ -102,7 +102,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
                 settings={
                     "model": model.fingerprint,
                     "blocks": blocks,
-                    "texts": digest([text_hash(t) for t in texts]),
+                    "texts": digest(texts),
                     "position": position,
                     "precision": precision,
                 },

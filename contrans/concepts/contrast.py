@@ -11,6 +11,7 @@ import yaml
 
 from contrans.concepts.examples import ContrastSet, Example, build
 from contrans.errors import TextError
+from contrans.rereading import read_once
 
 __all__ = ["ContrastSet", "Example", "contrast_set", "contrast_set_names", "contrast_sets", "family_of"]
 
@@ -26,7 +27,7 @@ def contrast_set_names() -> tuple[str, ...]:
     return tuple(sorted(p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.yaml")))
 
 
-@cache
+@read_once
 def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contrans.concepts.splits import SPLITS, split_of
 from contrans.concepts.template import fill
 from contrans.errors import TextError
-from contrans.hashing import text_hash, text_set_hash
+from contrans.hashing import digest, text_hash
 
 FORMAT_VERSION = 1
 
@@ -86,8 +86,8 @@ class ContrastSet:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the prompts of both sides; independent of order."""
-        return text_set_hash([f"+{e.prompt}" for e in self.positives] + [f"-{e.prompt}" for e in self.negatives])
+        """SHA-256 over the prompts and answers of both sides, in their order and letter by letter."""
+        return digest([[[e.prompt, e.answer] for e in side] for side in (self.positives, self.negatives)])
 
     @classmethod
     def from_pairs(

@@ -13,6 +13,7 @@ import yaml
 from contrans.concepts.template import fill
 from contrans.errors import CircularityError, TextError
 from contrans.hashing import digest, text_hash
+from contrans.rereading import read_once
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ class Corpus:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the texts in their order."""
-        return digest([text_hash(t) for t in self.texts])
+        """SHA-256 over the texts in their order, letter by letter."""
+        return digest(self.texts)
 
     def only(self, kinds: Iterable[str]) -> list[int]:
         """Indices of the texts of these kinds."""
@@ -156,7 +157,7 @@ def corpus(name: str | Path = "passages") -> Corpus:
     return _read(path)
 
 
-@cache
+@read_once
 def _read(path: Path) -> Corpus:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -187,3 +187,17 @@ def test_unknown_names():
         contrast_set("civility").split("train")
     with pytest.raises(TextError, match="belongs to no family"):
         family_of("civility")
+
+
+def test_the_hash_tells_every_letter_and_the_order_of_pairs() -> None:
+    """What was made from texts is found again by their hash, and models read capitals, spaces and pairs."""
+    pairs = [("I am glad.", "It is three."), ("What joy!", "A door.")]
+    made = ContrastSet.from_pairs("joy", pairs)
+    assert made.hash == ContrastSet.from_pairs("joy", pairs).hash
+    for other in (
+        [("I am GLAD.", "It is three."), pairs[1]],
+        [("I am  glad.", "It is three."), pairs[1]],
+        [("I am glad.", "A door."), ("What joy!", "It is three.")],
+        [(b, a) for a, b in pairs],
+    ):
+        assert ContrastSet.from_pairs("joy", other).hash != made.hash
