@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NEW_TOKENS = 40
 _SHOTS = 5
+_NAME = 16
+"""Hexadecimal digits of an item's name."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Items:
         head_rows: rows that go through the language-model head in one scoring.
         written: tokens that the model writes in one scoring.
         key: hash of all that decides the items.
+        names: of the items, in order: equal where the item is.
     """
 
     texts: list[str]
@@ -38,6 +41,7 @@ class Items:
     head_rows: int
     written: int
     key: str
+    names: list[str]
 
 
 def items(study: Study, split: str) -> Items:
@@ -104,7 +108,7 @@ def _emotion_items(study: Study, split: str) -> Items:
     n = _per_label(study, split)
     texts = [e.prompt for c in study.family for e in ordered(c.split(split).positives)[:n]]
     key = digest([n, [[c.name, c.label, c.split("refine").hash, c.split(split).hash] for c in study.family]])
-    return Items(texts, few_shot_prefix(study.family), len(texts), 0, key)
+    return Items(texts, few_shot_prefix(study.family), len(texts), 0, key, _names(texts))
 
 
 def _questions(study: Study, split: str) -> list[Any]:
@@ -139,7 +143,8 @@ def _truthfulqa_items(study: Study, split: str) -> Items:
     texts = [f"{q.question} {a}" for q, of in zip(questions, answers, strict=True) for a in of]
     spoken = round(sum(len(a) for of in answers for a in of) / 4.3)
     shared = prompt("").removesuffix("Q: \nA:")
-    return Items(texts, shared, spoken, 0, digest([list(map(asdict, questions)), study.spec.validate_.prompt]))
+    key = digest([list(map(asdict, questions)), study.spec.validate_.prompt])
+    return Items(texts, shared, spoken, 0, key, _names([q.question for q in questions]))
 
 
 def _toxigen(study: Study, split: str) -> list[Any]:
@@ -158,4 +163,9 @@ def _toxicity_items(study: Study, split: str) -> Items:
     prompts = _toxigen(study, split)
     written = NEW_TOKENS * len(prompts)
     key = digest([list(map(asdict, prompts)), study.spec.validate_.classifier])
-    return Items([p.text for p in prompts], "", written, written, key)
+    texts = [p.text for p in prompts]
+    return Items(texts, "", written, written, key, _names(texts))
+
+
+def _names(texts: list[str]) -> list[str]:
+    return [digest(text)[:_NAME] for text in texts]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from contrans.concepts.contrast import ContrastSet
 from contrans.hashing import digest
 from contrans.validation.findings import findings_of
+from contrans.validation.outcomes import FILE as ITEMS
+from contrans.validation.outcomes import Outcomes
 from flows.choosing import Choice, read_choice
 from flows.extras import EXTRAS, results_beside
 from flows.fitting import map_arms
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 _SEVERITIES = ("failure", "warning", "note")
 
+Until = Literal["vector", "map", "validation"]
+"""The last kind that is registered: the vectors of the source, the maps, or everything."""
+
 
 def register_all(
     study: Study,
@@ -32,10 +37,21 @@ def register_all(
     store: Store,
     registry: Registry,
     run_id: str | None = None,
+    *,
+    until: Until = "validation",
 ) -> list[Version]:
     """Registers all that a pipeline made: models, texts, vectors, maps, transplants, validations.
 
     Registering the same again returns the versions that are there, so it may be done twice or be cut short.
+
+    Args:
+        study: What the pipeline is about.
+        models: Both models.
+        steps: Its steps, all done that are needed.
+        store: Where their outputs are.
+        registry: Where the versions go.
+        run_id: The run to link them to.
+        until: The last kind to register.
 
     Returns:
         The versions, inputs before what was made from them.
@@ -46,10 +62,16 @@ def register_all(
         versions.append(registry.register(kind, name, manifest=manifest, run_id=run_id, **more))
         return versions[-1]
 
-    choice = _choice(steps, store)
     names = {side: models[side].name for side in SIDES}
-    model = {side: add("model", names[side], models[side].to_json()) for side in SIDES}
-    sets = {c.name: {split: _text_set(add, c, split) for split in ("refine", "dev", "test")} for c in study.family}
+    sides = SIDES[:1] if until == "vector" else SIDES
+    model = {side: add("model", names[side], models[side].to_json()) for side in sides}
+    sets = {}
+    if until != "map":
+        sets = {c.name: {split: _text_set(add, c, split) for split in ("refine", "dev", "test")} for c in study.family}
+    if until == "vector":
+        _vectors(add, study, steps, store, model, sets, {"source": _clearest_block(study, steps, store)})
+        return list(dict.fromkeys(versions))
+    choice = _choice(steps, store)
     texts = add(
         "text_set",
         study.texts.name,
@@ -61,19 +83,9 @@ def register_all(
         },
         files={"texts.jsonl": _lines(study.texts.texts)},
     )
-    vectors = {
-        side: {
-            c.concept: add(
-                "vector",
-                f"{c.concept}/{names[side]}",
-                {"concept": c.concept, "estimator": study.spec.refine.estimator, "block": block},
-                files=_files(store, steps[f"refine · {side}"], c.concept),
-                inputs={"model": model[side], "texts": sets[c.name]["refine"], **_others(sets, c, study)},
-            )
-            for c in study.contrasts
-        }
-        for side, block in zip(SIDES, choice.pair, strict=True)
-    }
+    vectors = {}
+    if until != "map":
+        vectors = _vectors(add, study, steps, store, model, sets, dict(zip(SIDES, choice.pair, strict=True)))
     arms = map_arms(study)
     maps = {}
     for arm in arms:
@@ -91,9 +103,12 @@ def register_all(
             files=files,
             inputs={**model, "texts": texts},
         )
+    if until == "map":
+        return list(dict.fromkeys(versions))
     calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
     validation = json.loads(store.read(steps["validate"].key)["validation.json"])
     beside = results_beside(steps, lambda step, name: json.loads(store.read(steps[step].key, name)[name]))
+    outcomes = Outcomes.from_json(json.loads(store.read(steps["validate"].key, ITEMS)[ITEMS]))
     rows = [*calibration["rows"], *validation["rows"], *beside["rows"]]
     transplants = {}
     for c in study.contrasts:
@@ -125,7 +140,7 @@ def register_all(
                 "summary": _summary(validation["summary"], concept),
                 "seed": study.spec.seed,
             },
-            files=figures,
+            files=figures | {ITEMS: json.dumps(outcomes.only(concept).to_json()).encode()},
             inputs={
                 "transplant": transplants[concept],
                 "own": vectors["target"][concept],
@@ -136,6 +151,39 @@ def register_all(
             results=[Result(**r) for r in rows if r["concept"] in (concept, "all") or r["protocol"] == "capability"],
         )
     return list(dict.fromkeys(versions))
+
+
+def _vectors(
+    add: Callable[..., Version],
+    study: Study,
+    steps: Mapping[str, Step],
+    store: Store,
+    model: Mapping[str, Version],
+    sets: Mapping[str, Mapping[str, Version]],
+    blocks: Mapping[str, int],
+) -> dict[str, dict[str, Version]]:
+    """The vectors of the sides that a block is given for, by side and concept."""
+    return {
+        side: {
+            c.concept: add(
+                "vector",
+                f"{c.concept}/{model[side].name}",
+                {"concept": c.concept, "estimator": study.spec.refine.estimator, "block": block},
+                files=_files(store, steps[f"refine · {side}"], c.concept),
+                inputs={"model": model[side], "texts": sets[c.name]["refine"], **_others(sets, c, study)},
+            )
+            for c in study.contrasts
+        }
+        for side, block in blocks.items()
+    }
+
+
+def _clearest_block(study: Study, steps: Mapping[str, Step], store: Store) -> int:
+    """The source block where the concepts are told apart best, by the mean d′ of their vectors."""
+    files = store.read(steps["refine · source"].key)
+    found = [json.loads(files[f"{c.concept}.concept_vector.json"])["provenance"] for c in study.contrasts]
+    blocks = study.blocks("source")
+    return max(blocks, key=lambda block: sum(p["diagnostics"][str(block)]["d_prime"] for p in found))
 
 
 def _choice(steps: Mapping[str, Step], store: Store) -> Choice:

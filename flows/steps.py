@@ -31,7 +31,7 @@ STEP_VERSIONS = {
     "map": 3,
     "transplant": 2,
     "calibrate": 3,
-    "validate": 3,
+    "validate": 4,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,

@@ -190,14 +190,17 @@ def calibrate_dose(study: Study) -> Work:
 
 
 def validate_arms(study: Study) -> Work:
-    """`validation.json`: every arm on the test items at the dose that dev chose, and the summary."""
+    """`validation.json`: every arm on test at the dose that dev chose, and the summary; `items.json`: item by item."""
 
     def run(context: StepContext) -> dict[str, bytes]:
         from contrans.validation.comparison import validate
+        from contrans.validation.outcomes import FILE, Outcomes
+        from flows.judging import items
 
         v = context.spec.validate_
         doses = doses_of(context)
         protocol = _protocol(study, context, "test")
+        hits: dict[str, Any] = {}
         rows, summary = validate(
             protocol,
             directions(study, context),
@@ -207,9 +210,11 @@ def validate_arms(study: Study) -> Work:
             random_draws=v.random_draws,
             seed=context.spec.seed,
             tick=context.progress,
+            keep=hits.update,
         )
         found = {"rows": [r.to_json() for r in rows], "summary": summary, "effect": protocol.effect}
-        return {"validation.json": to_json(found)}
+        outcomes = Outcomes.of(protocol.effect, items(study, "test").names, hits)
+        return {"validation.json": to_json(found), FILE: json.dumps(outcomes.to_json()).encode()}
 
     return run
 

@@ -1,7 +1,7 @@
 """Arms side by side: every arm scores the test items once, at the dose that dev chose for it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -40,6 +40,7 @@ def validate(
     random_draws: int = 20,
     seed: int = 0,
     tick: Tick = lambda _: None,
+    keep: Callable[[Mapping[str, ConceptHits]], None] = lambda _: None,
 ) -> tuple[list[Row], Summary]:
     """Scores every arm on the test items once.
 
@@ -52,6 +53,7 @@ def validate(
         random_draws: random directions; from 99 on they give a p-value too, as from 20 on shuffled maps do.
         seed: of the bootstraps.
         tick: called with tokens done.
+        keep: called once with what was right on each item, by arm.
 
     Returns:
         All rows, and the summary: gain recovered overall and per concept, and the mean effect of each arm, each with
@@ -80,6 +82,7 @@ def validate(
         rows += _costs(protocol.name, meter, directions, arm, dose, seed, tick)
     if "prompt" in arms:
         rows += _asked_in_words(protocol, hits, concepts, seed, tick)
+    keep(hits)
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
     for control, draws in by_draw.items():
         if len(draws) >= FEWEST[control]:

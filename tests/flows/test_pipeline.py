@@ -4,8 +4,10 @@ import json
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from contrans.validation.outcomes import Outcomes
 from flows.results import RESULTS, ROW
 from registry import Registry
 from tests.flows.conftest import Done, Runner
@@ -84,6 +86,19 @@ def test_ids_are_linked_both_ways(done: Done) -> None:
     assert metrics["summary/transplanted"] == done.found["summary"]["transplanted"]["value"]
     artifacts = {path.name for path in (done.home / "mlflow-artifacts").rglob("*") if path.is_file()}
     assert artifacts == {"spec.yaml", "results.json", "accuracy_by_dose.png"}
+
+
+def test_a_validation_keeps_what_was_right_on_each_item(done: Done) -> None:
+    rows = {(r["concept"], r["arm"], r["metric"], r["split"]): r for r in done.found["validations"]}
+    with Registry.open(done.home / "registry.db") as registry:
+        for version in registry.list("validation"):
+            kept = Outcomes.from_json(json.loads(registry.read(version, "items.json")))
+            concept = version.manifest["concept"]
+            assert kept.arms.keys() == set(done.found["spec"]["validate"]["arms"])
+            for arm, by_concept in kept.arms.items():
+                row = rows[concept, arm, kept.effect, "test"]
+                assert np.nanmean(by_concept[concept]) == pytest.approx(row["value"])
+                assert np.isfinite(by_concept[concept]).sum() == row["n"]
 
 
 def test_second_run_recomputes_nothing_on_a_server_of_its_own(contrans: Runner, done: Done, spec_path: Path) -> None:
