@@ -242,6 +242,11 @@ class Registry(Keeping):
         with self._database.writing() as session:
             return runs.finish(session, run_id, state, mlflow_run_id=mlflow_run_id)
 
+    def link_mlflow(self, run_id: str, mlflow_run_id: str) -> None:
+        """Notes MLflow's id of a run that ended before MLflow could be told; nothing where there is no such run."""
+        with self._database.writing() as session:
+            runs.link_mlflow(session, run_id, mlflow_run_id)
+
     def link(self, run_id: str, version: Version | str) -> None:
         """Notes that a run made, or came upon, a version."""
         found = self._version(version)

@@ -59,6 +59,13 @@ def finish(session: Session, run_id: str, state: str, *, mlflow_run_id: str | No
     return to_run(row)
 
 
+def link_mlflow(session: Session, run_id: str, mlflow_run_id: str) -> None:
+    """Notes MLflow's id of a run; see `Registry.link_mlflow`."""
+    row = session.get(RunRow, run_id)
+    if row is not None:
+        row.mlflow_run_id = mlflow_run_id
+
+
 def link(session: Session, run_id: str, *version_ids: int) -> None:
     """Notes that a run made, or came upon, versions."""
     run = _run(session, run_id).id
