@@ -1,12 +1,11 @@
 """Does a transplant still do what it did? Two validations on the same items, with paired tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from contrans.validation.outcomes import Outcomes, paired
 from contrans.validation.resampling import bca_bootstrap
 from contrans.validation.statistics import holm, mcnemar
 from contrans.validation.wording import p_value
@@ -17,11 +16,10 @@ _FLIPS = 9999
 
 @dataclass(frozen=True)
 class Change:
-    """What became of an arm's effect on a concept between two validations.
+    """What became of an effect between two validations.
 
     Attributes:
-        concept: the concept.
-        arm: the arm.
+        name: what was scored, such as a concept or a transplant.
         n: items that both scored.
         before: the effect in the first.
         after: the effect in the second.
@@ -30,13 +28,12 @@ class Change:
         high: upper end.
         p: two-sided p-value that nothing changed: exact McNemar where items are right or wrong, else by flipping the
             signs of the items' differences (9,999 random flips).
-        p_holm: the same, adjusted over all concepts that were compared (Holm 1979).
+        p_holm: the same, adjusted over all that were compared (Holm 1979).
         verdict: "worse" or "better" where `p_holm` is below the level and the change at least the margin, else
             "unchanged".
     """
 
-    concept: str
-    arm: str
+    name: str
     n: int
     before: float
     after: float
@@ -52,7 +49,7 @@ class Change:
         """Such as "anger: worse, 0.81 → 0.66 (−0.15 [−0.21, −0.09], p < 0.001, 380 items)"."""
         interval = f"{self.change:+.2f} [{self.low:+.2f}, {self.high:+.2f}]".replace("-", "−")
         values = f"{self.before:.2f} → {self.after:.2f}"
-        return f"{self.concept}: {self.verdict}, {values} ({interval}, {p_value(self.p_holm)}, {self.n} items)"
+        return f"{self.name}: {self.verdict}, {values} ({interval}, {p_value(self.p_holm)}, {self.n} items)"
 
     def to_json(self) -> dict[str, Any]:
         """The change as a JSON object, with its words."""
@@ -60,64 +57,54 @@ class Change:
 
 
 def changes(
-    before: Outcomes,
-    after: Outcomes,
-    concepts: Sequence[str],
+    scored: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *,
-    arm: str = "transplanted",
     level: float = LEVEL,
     margin: float = 0.0,
     seed: int = 0,
 ) -> list[Change]:
-    """What became of an arm's effect on each concept.
+    """What became of each effect.
 
-    Where nothing changed, the chance that any of the concepts is called worse or better is at most `level`.
+    Where nothing changed, the chance that any of them is called worse or better is at most `level`.
 
     Args:
-        before: the fixed baseline, such as the validation that was published.
-        after: the new validation.
-        concepts: concepts to compare.
-        arm: the arm to compare.
+        scored: by name, how right the same items were in a fixed baseline and are now, float64 [items] each; see
+            `contrans.validation.outcomes.paired`.
         level: of the family of tests.
         margin: least change, in units of the effect, that counts; smaller ones are "unchanged" however sure they are.
         seed: of the bootstrap and the flips.
-
-    Raises:
-        ContransError: the validations cannot be compared.
     """
-    pairs = {concept: paired(before, after, arm, concept) for concept in concepts}
-    p = {concept: _p_value(first, second, seed) for concept, (first, second) in pairs.items()}
+    p = {name: _p_value(before, after, seed) for name, (before, after) in scored.items()}
     adjusted = holm(p)
     found = []
-    for concept, (first, second) in pairs.items():
-        difference = second - first
+    for name, (before, after) in scored.items():
+        difference = after - before
         change, low, high = float(difference.mean()), 0.0, 0.0
         if difference.any():
             low, high = bca_bootstrap(lambda w, d=difference: (w @ d) / w.sum(1), len(difference), seed=seed)
-        counts = adjusted[concept] < level and abs(change) >= margin and change != 0
+        counts = adjusted[name] < level and abs(change) >= margin and change != 0
         verdict = "unchanged" if not counts else "worse" if change < 0 else "better"
         found.append(
             Change(
-                concept,
-                arm,
-                len(first),
-                float(first.mean()),
-                float(second.mean()),
+                name,
+                len(before),
+                float(before.mean()),
+                float(after.mean()),
                 change,
                 low,
                 high,
-                p[concept],
-                adjusted[concept],
+                p[name],
+                adjusted[name],
                 verdict,
             )
         )
     return found
 
 
-def _p_value(first: np.ndarray, second: np.ndarray, seed: int) -> float:
-    if np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all():
-        return mcnemar(first.astype(bool), second.astype(bool))
-    difference = second - first
+def _p_value(before: np.ndarray, after: np.ndarray, seed: int) -> float:
+    if np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
+        return mcnemar(before.astype(bool), after.astype(bool))
+    difference = after - before
     if not difference.any():
         return 1.0
     flips = np.random.default_rng(seed).integers(0, 2, (_FLIPS, len(difference))) * 2 - 1

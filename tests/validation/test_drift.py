@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binom, binomtest
 
 from contrans.errors import ContransError
-from contrans.validation.drift import changes
+from contrans.validation.drift import Change
+from contrans.validation.drift import changes as changes_of
 from contrans.validation.outcomes import Outcomes, paired
 
 CONCEPTS = ["calm", "hurry", "doubt"]
@@ -17,6 +18,10 @@ ARM = "transplanted"
 def outcomes(by_concept: dict[str, np.ndarray], items: list[str] | None = None) -> Outcomes:
     n = len(next(iter(by_concept.values())))
     return Outcomes("logit_accuracy", tuple(items or map(str, range(n))), {ARM: by_concept})
+
+
+def changes(before: Outcomes, after: Outcomes, concepts: list[str], **settings: float) -> list[Change]:
+    return changes_of({c: paired(before, after, ARM, c) for c in concepts}, **settings)
 
 
 def night(rng: np.random.Generator, right: np.ndarray) -> Outcomes:
@@ -94,7 +99,7 @@ def test_a_loss_is_caught_and_named_and_the_rest_is_not() -> None:
     right = np.full((3, 200), 0.8)
     baseline = night(rng, right)
     right[1] = 0.6
-    found = {c.concept: c for c in changes(baseline, night(rng, right), CONCEPTS)}
+    found = {c.name: c for c in changes(baseline, night(rng, right), CONCEPTS)}
     assert {c: found[c].verdict for c in found} == {"calm": "unchanged", "hurry": "worse", "doubt": "unchanged"}
     worse = found["hurry"]
     assert worse.low <= worse.change <= worse.high < 0
