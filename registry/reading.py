@@ -60,6 +60,15 @@ class Reading:
             raise RegistryError(f"{found} has no file {filename!r}; it has {has}.")
         return self._blobs.get(row.sha256, row.size)
 
+    def read_all(self, version: Version | str) -> dict[str, bytes]:
+        """Reads all files of a version, by file name, and checks their hashes.
+
+        Raises:
+            RegistryError: If a blob is missing or damaged.
+        """
+        found = self._version(version)
+        return {name: self.read(found, name) for name in self.files(found)}
+
     def results(self, version: Version | str) -> builtins.list[Result]:
         """The numbers of a validation, in the order in which they were registered."""
         found = self._version(version)

@@ -137,6 +137,7 @@ def test_read_says_which_files_there_are(registry: Registry) -> None:
     version = make_chain(registry)["vector"]
     with pytest.raises(RegistryError, match=r"no file 'x'; it has vector\.json, vector\.safetensors"):
         registry.read(version, "x")
+    assert registry.read_all(version) == {name: registry.read(version, name) for name in registry.files(version)}
 
 
 def test_alias_moves_and_keeps_its_history(registry: Registry) -> None:
