@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 from contrans.errors import FitError
 
 if TYPE_CHECKING:
+    from contrans.maps.splits import SourceCache
     from flows.step import StepContext
     from flows.study import Study
     from flows.work import Work
+
+_KEPT = 2**30
+"""Bytes of what maps from one source block have in common, kept for other candidates beside those of the last one."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class _Trial:
 
     def __init__(self, study: Study, context: StepContext) -> None:
         self.study, self.context = study, context
+        self._spectra: dict[tuple[int, tuple[str, ...]], dict[int, SourceCache]] = {}
 
     def ranked(self) -> list[Any]:
         """All pairs, the most promising first, see `contrans.maps.selection.ranked_pairs`."""
@@ -166,7 +171,9 @@ class _Trial:
         for candidate in candidates:
             facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "dose": None, "why": None}
             try:
-                m = fit_arm(study, context, candidate, "transplanted")[candidate.pair]
+                m = fit_arm(study, context, candidate, "transplanted", spectra=self._spectra_of(candidate))[
+                    candidate.pair
+                ]
                 facts["heldout_r2"] = m.info["heldout_r2"]
                 mapped = {
                     name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
@@ -185,6 +192,18 @@ class _Trial:
                 facts["why"] = str(error)  # too few rows for this one, say; others may do
             out[candidate] = asdict(candidate) | facts
         return out
+
+    def _spectra_of(self, candidate: Choice) -> dict[int, SourceCache]:
+        """What maps from a source block and a mix have in common, kept while there is room for it."""
+        found = self._spectra.pop((candidate.source_block, candidate.mix), {})
+        while self._spectra and sum(map(_n_bytes, self._spectra.values())) > _KEPT:
+            self._spectra.pop(next(iter(self._spectra)))  # the one that was used the longest ago
+        self._spectra[candidate.source_block, candidate.mix] = found
+        return found
+
+
+def _n_bytes(spectra: dict[int, SourceCache]) -> int:
+    return sum(t.nbytes for cache in spectra.values() for tensors in cache.values() for t in tensors)
 
 
 def _best(tried: list[dict[str, Any]], candidates: list[Choice]) -> Choice:

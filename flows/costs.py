@@ -84,6 +84,11 @@ def head_flops(cost: Cost, model: Sizes) -> float:
     return 2.0 * cost.head_rows * model.vocabulary * model.width
 
 
+def weights_read(cost: Cost, model: Sizes) -> float:
+    """Weights that its passes of one token read: each pass reads the blocks' and the head's once for its batch."""
+    return cost.passes * (cost.share * model.n_blocks * model.block_parameters + model.vocabulary * model.width)
+
+
 def map_flops(rows: int, source: int, target: int) -> float:
     """Operations of one map in float64: moments of its rows, and an eigendecomposition (about 10 · source³).
 

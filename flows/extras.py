@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from flows.extra_work import (
     read_along,
     write_samples,
 )
-from flows.steps import Cost, tokens_of
+from flows.steps import Cost, tokens_of, writing
 from flows.work import Work
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ WITH_ROWS = ("perplexity", "capability")
 INPUTS = ("map vectors", "refine · target", "fit maps", "choose", "calibrate dose")
 """Steps that each of them needs."""
 
+_AT_ONCE = 8  # texts that are written in one batch, as in `flows.extra_work`
 _ITEMS, _ITEM_TOKENS = 1000, 400  # of a task, whose data no plan reads: such as four choices of 100 tokens each
 
 
@@ -91,26 +92,21 @@ def extras(study: Study, target: ModelFacts, share_above: float) -> list[Extra]:
     def samples() -> Extra:
         n = 1 + n_concepts * len(arms)
         settings = {**shared, "prompts": prompts, "arms": arms, "new_tokens": v.new_tokens}
-        written = n_prompts * v.new_tokens
-        return Extra(
-            "samples",
-            write_samples(study),
-            settings,
-            Cost("target", n * n_prompts, n * (read + written), 1.0, n * written),
-        )
+        cost = writing(n_prompts, read, v.new_tokens, times=n, at_once=_AT_ONCE)
+        return Extra("samples", write_samples(study), settings, cost)
 
     def stability() -> Extra:
-        n, written = 1 + n_concepts, n_prompts * v.long_tokens
+        written = writing(n_prompts, read, v.long_tokens, times=1 + n_concepts, at_once=_AT_ONCE)
         settings = {**shared, "prompts": prompts, "long_tokens": v.long_tokens, "along": read_along(study)}
         # each text is written, and then read by the unsteered model; its own are read along every concept
-        reads = n + n_concepts - 1
-        tokens = (n + reads) * (read + written)
-        return Extra(
-            "stability",
-            measure_stability(study),
-            settings,
-            Cost("target", (n + reads) * n_prompts, tokens, 1.0, (n + reads) * written),
+        reads, length = 2 * n_concepts, n_prompts * v.long_tokens
+        cost = replace(
+            written,
+            texts=written.texts + reads * n_prompts,
+            tokens=written.tokens + reads * (read + length),
+            head_rows=written.head_rows + reads * length,
         )
+        return Extra("stability", measure_stability(study), settings, cost)
 
     def capability() -> Extra:
         settings = {**shared, **_tasks(study), "precision": spec.compute.precision}

@@ -10,6 +10,7 @@ from flows.step import Cost, tokens_of
 
 if TYPE_CHECKING:
     from contrans.maps.affine import MapSet
+    from contrans.maps.splits import SourceCache
     from flows.choosing import Choice
     from flows.step import StepContext
     from flows.study import ModelFacts, Study
@@ -46,8 +47,18 @@ def captured_rows(study: Study) -> list[int]:
     return sorted({row for arm in arms for row in study.rows_of(_mix(arm, mix))})
 
 
-def fit_arm(study: Study, context: StepContext, choice: Choice, name: str) -> MapSet:
-    """One of `maps_of`, from one source block to one target block; every draw shuffles by a seed of its own."""
+def fit_arm(
+    study: Study, context: StepContext, choice: Choice, name: str, *, spectra: dict[int, SourceCache] | None = None
+) -> MapSet:
+    """One of `maps_of`, from one source block to one target block; every draw shuffles by a seed of its own.
+
+    Args:
+        study: the study.
+        context: the running step's.
+        choice: blocks, rows, estimator and how λ is chosen.
+        name: of the map.
+        spectra: what an earlier map of this name from the same source block and mix left, and this one adds to.
+    """
     from contrans.maps.fit import fit_states
 
     arm, _, draw = name.partition(".")
@@ -80,6 +91,7 @@ def fit_arm(study: Study, context: StepContext, choice: Choice, name: str) -> Ma
         kinds=kinds,
         lambda_select=choice.lambda_select if estimator == "ridge" else "r2",
         info=info,
+        spectra=spectra,
         **settings,
     )
 

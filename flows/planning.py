@@ -177,7 +177,7 @@ class _Costing:
         for part in cost.by_model:
             if part.model is None or not part.tokens:
                 continue
-            model, rates = self.sizes[part.model], self._rates(part.model)
+            model, rates = self.sizes[part.model], self._rates(part.model, writes=part.passes > 0)
             seconds += rates.seconds(part, model)
             if part.model not in self.loaded:
                 seconds += _LOAD_SECONDS + _TOKENIZER_SECONDS * model.vocabulary
@@ -200,10 +200,10 @@ class _Costing:
             held += states_memory(len(self.study.texts), blocks, {s: m.width for s, m in self.sizes.items()})
         return held + _PROCESS_BYTES
 
-    def _rates(self, side: str) -> Rates:
+    def _rates(self, side: str, *, writes: bool) -> Rates:
         if self.on is not None:
             return self.on.rates
-        return self.speeds.of(self.references[side], self.sizes[side], self.spec.compute)
+        return self.speeds.of(self.references[side], self.sizes[side], self.spec.compute, writes=writes)
 
     @property
     def _weight_bytes(self) -> int:

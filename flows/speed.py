@@ -3,13 +3,13 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contrans.models import resolve
 from contrans.quiet import quiet
-from flows.costs import Sizes, block_flops, head_flops
+from flows.costs import Sizes, block_flops, head_flops, weights_read
 from flows.pool import device_kind, precision_here
 from flows.spec import Compute
 from flows.step import Cost
@@ -23,6 +23,7 @@ _ROUNDS = 5
 _TEXT = 28  # tokens of a text, as in the corpus
 _ITEMS, _PREFIX = 48, 180  # of a scoring, as on dev
 _GENERIC, _GENERIC_TEXT = 12, 14
+_WRITING, _WRITTEN = 8, 8  # texts at once, and tokens of each
 _FLOPS = 25e9  # of one measured capture on a CPU: a few tenths of a second
 _READ = 48_000_000  # bytes
 _LOADING = 1e9  # bytes a second where there is nothing to read yet
@@ -39,6 +40,8 @@ class Rates:
         head: Operations a second in the head, its softmax included.
         token: Seconds of each captured token beside the blocks.
         loading: Bytes of weights a second.
+        writing: Weights a second that passes of one token each read; 0 where this was not asked for.
+        launch: Least seconds of a block in such a pass.
     """
 
     capture: float
@@ -46,9 +49,26 @@ class Rates:
     head: float
     token: float
     loading: float
+    writing: float = 0.0
+    launch: float = 0.0
 
     def seconds(self, cost: Cost, model: Sizes) -> float:
-        """Predicted time of what a step asks of one model, its loading left out."""
+        """Predicted time of what a step asks of one model, its loading left out.
+
+        What the model reads is a matter of operations. What it writes comes one token after another, each in a pass
+        that waits for all weights, however few texts it is for, and takes its operations at least.
+        """
+        if cost.passes:
+            read, written = (
+                replace(cost, tokens=tokens, head_rows=rows, written=0, passes=0)
+                for tokens, rows in (
+                    (cost.tokens - cost.written, cost.head_rows - cost.written),
+                    (cost.written, cost.written),
+                )
+            )
+            launches = cost.passes * cost.share * model.n_blocks * self.launch
+            waiting = max(weights_read(cost, model) / self.writing, launches)
+            return self.seconds(read, model) + max(self.seconds(written, model), waiting)
         blocks, head = block_flops(cost, model), head_flops(cost, model)
         if not head:
             return blocks / self.capture + cost.tokens * self.token
@@ -65,16 +85,20 @@ class Speeds:
     def __init__(self) -> None:
         self.rates: dict[str, Rates] = {}
 
-    def of(self, reference: str, model: Sizes, compute: Compute) -> Rates:
+    def of(self, reference: str, model: Sizes, compute: Compute, *, writes: bool = False) -> Rates:
         """The rates of a model.
 
         Args:
             reference: The model.
             model: Its sizes.
             compute: Where and in which format it is to run.
+            writes: Whether it is asked to write, whose speed is only then measured.
         """
         if reference not in self.rates:
             self.rates[reference] = measured(reference, model, compute)
+        if writes and not self.rates[reference].writing:
+            speed = measured_writing(reference, model, compute)
+            self.rates[reference] = replace(self.rates[reference], writing=speed)
         return self.rates[reference]
 
 
@@ -88,13 +112,7 @@ def measured(reference: str, model: Sizes, compute: Compute) -> Rates:
 
     device = device_kind(compute.device)
     module = stand_in(reference, model, device)
-    small = Sizes(
-        module.hidden_size,
-        module.module.config.vocab_size,
-        module.n_blocks,
-        sum(p.numel() for p in module.module.parameters()),
-        sum(p.numel() for p in module.blocks[0].parameters()),
-    )
+    small = _sizes_of(module)
     per_token = 2.0 * small.block_parameters * small.n_blocks
     tokens = min(compute.batch_tokens, 2048, max(4 * _TEXT, round(_FLOPS / per_token)) if device == "cpu" else 2048)
     times = _times(module, tokens, precision_here(compute))
@@ -113,6 +131,39 @@ def measured(reference: str, model: Sizes, compute: Compute) -> Rates:
         head=head_flops(generic, small) / head,
         token=max(times["one"] - block, 0.0) / captured.tokens,
         loading=_loading(resolve(reference).folder()),
+    )
+
+
+def measured_writing(reference: str, model: Sizes, compute: Compute) -> float:
+    """Measures how many weights a second a stand-in's passes of one token read, for a batch of short texts."""
+    from contrans.validation.generation import continue_prompts
+    from flows.standin import stand_in
+
+    module = stand_in(reference, model, device_kind(compute.device))
+    prompts = [f"w{1 + i}" for i in range(_WRITING)]
+
+    def write(tokens: int) -> float:
+        begun = time.perf_counter()
+        continue_prompts(module, prompts, max_new_tokens=tokens, min_new_tokens=tokens, batch_size=_WRITING)
+        return time.perf_counter() - begun
+
+    write(2)  # takes memory from the system and prepares kernels
+    rounds = []
+    start = time.perf_counter()
+    while len(rounds) < _ROUNDS and (not rounds or time.perf_counter() - start < SECONDS / 2):
+        first, all_of_them = write(1), write(1 + _WRITTEN)
+        rounds.append(max(all_of_them - first, _LEAST * all_of_them))
+    passes = Cost("target", share=1.0, passes=_WRITTEN)
+    return weights_read(passes, _sizes_of(module)) / statistics.median(rounds)
+
+
+def _sizes_of(module: "Model") -> Sizes:
+    return Sizes(
+        module.hidden_size,
+        module.module.config.vocab_size,
+        module.n_blocks,
+        sum(p.numel() for p in module.module.parameters()),
+        sum(p.numel() for p in module.blocks[0].parameters()),
     )
 
 

@@ -28,6 +28,8 @@ class Cost:
         share: share of the model's blocks that run for each token.
         head_rows: rows that go through the language-model head.
         beside: the same for the other model, where a step runs both.
+        written: of the tokens, those that the model writes one after another; each reaches the head.
+        passes: forward passes of one written token each, for a batch of texts at once.
     """
 
     model: str | None = None
@@ -36,6 +38,8 @@ class Cost:
     share: float = 0.0
     head_rows: int = 0
     beside: Cost | None = None
+    written: int = 0
+    passes: int = 0
 
     @property
     def by_model(self) -> tuple[Cost, ...]:
@@ -107,3 +111,18 @@ def spared(steps: Sequence[Step], store: Store) -> set[str]:
 def tokens_of(texts: Sequence[str]) -> int:
     """Tokens of some texts, estimated from their characters."""
     return round(sum(map(len, texts)) / _CHARACTERS_PER_TOKEN)
+
+
+def writing(texts: int, read: int, tokens: int, *, times: int, at_once: int) -> Cost:
+    """What it asks of the target to continue texts; all its blocks run for what it reads and what it writes.
+
+    Args:
+        texts: how many are continued.
+        read: tokens of all of them.
+        tokens: most tokens that are written after each.
+        times: how often this is done, under another shift each time.
+        at_once: texts in one batch.
+    """
+    written = times * texts * tokens
+    passes = times * tokens * -(-texts // at_once)
+    return Cost("target", times * texts, times * read + written, 1.0, written, written=written, passes=passes)

@@ -7,6 +7,7 @@ fingerprints of the models and the hashes of the texts. Equal keys mean equal ou
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from contrans.hashing import digest
@@ -15,14 +16,14 @@ from flows.capturing import TextCapture
 from flows.choosing import choose, n_tried, ways
 from flows.fitting import captured_rows, maps_of, streaming_cost
 from flows.judging import Items, items
-from flows.step import Cost, Step, StepContext, spared, tokens_of
+from flows.step import Cost, Step, StepContext, spared, tokens_of, writing
 from flows.store import Store
 from flows.study import ModelFacts, study
 
 if TYPE_CHECKING:
     from flows.spec import PipelineSpec
 
-__all__ = ["STEP_VERSIONS", "Cost", "Step", "StepContext", "build_steps", "spared", "tokens_of"]
+__all__ = ["STEP_VERSIONS", "Cost", "Step", "StepContext", "build_steps", "spared", "tokens_of", "writing"]
 
 STEP_VERSIONS = {
     "capture": 2,
@@ -43,6 +44,8 @@ STEP_VERSIONS = {
 
 _SEARCH = 6
 """Measurements of KL that the search for one dose takes, about."""
+_WRITTEN_AT_ONCE = 16
+"""Texts that a protocol has continued in one batch."""
 
 
 def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> list[Step]:
@@ -252,6 +255,7 @@ def _scoring(scored: Items, n: int, share_above: float, generic: int) -> Cost:
     once = tokens_of([scored.shared, *scored.texts])
     tokens = round((n + 1 / share_above) * once) + generic
     if scored.written:
-        # generation runs every block for every token
-        return Cost("target", len(scored.texts) * n, n * (once + scored.written) + generic, 1.0, scored.written * n)
+        each = scored.written // len(scored.texts)
+        written = writing(len(scored.texts), once, each, times=n, at_once=_WRITTEN_AT_ONCE)
+        return replace(written, tokens=written.tokens + generic, head_rows=written.head_rows + generic)
     return Cost("target", len(scored.texts) * n, tokens, share_above, scored.head_rows * n + generic)

@@ -167,6 +167,7 @@ def fit_states(
     held_out: float = 0.2,
     seed: int = 0,
     info: Mapping[str, object] = {},
+    spectra: dict[int, SourceCache] | None = None,
 ) -> MapSet:
     """Fits maps on states that were captured before, for every pair of a source and a target block.
 
@@ -184,6 +185,8 @@ def fit_states(
         held_out: share of the documents that λ is chosen on.
         seed: of the held-out split.
         info: further facts to keep with the maps.
+        spectra: by source block what depends on it alone, as an earlier fit on the same rows with the same split,
+            seed, centring and shares left it here, whatever its estimator and target blocks; filled by this one.
 
     Raises:
         FitError: unknown estimator, or too few rows.
@@ -197,7 +200,9 @@ def fit_states(
     rows = Rows(documents, held_out, seed, kinds, share)
     norms = {lt: _median_norm(y) for lt, y in target_states.items()}
     spreads = {lt: _spread(y) for lt, y in target_states.items()}, {ls: _spread(x) for ls, x in source_states.items()}
-    spectra: dict[int, SourceCache] = {ls: {} for ls in source_states}
+    spectra = {} if spectra is None else spectra
+    for ls in source_states:
+        spectra.setdefault(ls, {})
     maps = {}
     for pair, paired in paired_blocks(source_states, target_states, rows, center, spectra, exact=estimator in EXACT):
         ls, lt = pair

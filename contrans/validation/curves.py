@@ -21,7 +21,9 @@ def sufficient_dose(doses: Sequence[float], accuracy: Sequence[float], base: flo
         base: dev accuracy of the unsteered model.
         share: of the best dose's gain over `base`.
     """
-    wanted = base + share * (max(accuracy) - base)
+    best = max(accuracy)
+    # where every dose does harm, the one that does least
+    wanted = best - (1 - share) * max(best - base, 0.0)
     return min(d for d, a in zip(doses, accuracy, strict=True) if a >= wanted - 1e-12)
 
 

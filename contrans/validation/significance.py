@@ -24,7 +24,7 @@ class Comparison:
         p: p-value, where there is one.
         p_holm: the same, adjusted over all concepts of the arm.
         significant: at 5 %, by `p_holm`, else by the paired interval of the gain, else by intervals that do not
-            overlap; None where there is nothing to tell it from.
+            overlap; None where there is nothing to tell it from, or so few draws that no arm could be told from them.
     """
 
     concept: str
@@ -42,9 +42,9 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        """Such as "higher (p < 0.001)", "not significant (p = 0.21)" or "no interval"."""
+        """Such as "higher (p < 0.001)", "not significant (p = 0.21)", "too few draws (p = 0.24)" or "no interval"."""
         if self.significant is None:
-            return "no interval"
+            return "no interval" if self.p_holm is None else f"too few draws ({p_value(self.p_holm)})"
         verdict = "not significant"
         if self.significant:
             verdict = "higher" if self.higher else "lower"
@@ -71,13 +71,19 @@ def comparisons(table: RowTable, arm: str, *, against: str = "unsteered") -> lis
     """
     concepts = [c for c in (MEAN, *table.concepts()) if table.find(c, arm, table.effect)]
     metric = DRAWN.get(against, "mcnemar_p")
-    p = {c: row["value"] for c in concepts if (row := table.find(c, arm, metric))}
+    tested = {c: row for c in concepts if (row := table.find(c, arm, metric))}
+    p = {c: row["value"] for c, row in tested.items()}
+    family = sum(c != MEAN for c in p)
     adjusted = holm({c: v for c, v in p.items() if c != MEAN}) | {c: v for c, v in p.items() if c == MEAN}
     out = []
     for concept in concepts:
         change = _change(table, concept, arm, against)
         if concept in p:
             significant: bool | None = adjusted[concept] < LEVEL
+            # of R draws the smallest p-value is 1 / (R + 1), and Holm multiplies the smallest of a family by its number
+            least = (1 if concept == MEAN else family) / (tested[concept]["n"] + 1)
+            if against in DRAWN and not significant and least >= LEVEL:
+                significant = None
         else:
             significant = _by_interval(table, concept, arm, against)
         out.append(Comparison(concept, arm, against, change, p.get(concept), adjusted.get(concept), significant))

@@ -28,6 +28,12 @@ QUERIES: dict[str, Callable[[Registry], list[Version]]] = {
     "all at once": lambda r: r.search(
         "model", concept="fear", family="emotion", where="gain_recovered > .5", newest=True
     ),
+    "six at once": lambda r: r.search(
+        "fear", kind="transplant", concept="fear", family="emotion", model="org/model-3", where="gain_recovered > .5"
+    ),
+    "six and a tag": lambda r: r.search(
+        "fear", concept="fear", family="emotion", model="org/model-3", where="gain_recovered > .5", tags=["paper"]
+    ),
 }
 
 

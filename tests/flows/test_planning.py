@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -13,19 +14,21 @@ from contrans.models import resolve
 from contrans.models.known import KNOWN
 from flows import planning, speed
 from flows.cli.plan import duration, operations
-from flows.costs import Sizes, block_flops, head_flops, memory, sizes
+from flows.costs import Sizes, block_flops, head_flops, memory, sizes, weights_read
 from flows.hardware import GPUS, UTILISATION, gpu
 from flows.planning import plan, plan_all
 from flows.spec import load_sweep, shipped_specs
 from flows.speed import Rates, Speeds
 from flows.standin import BLOCKS, VOCABULARY, WIDEST, stand_in
-from flows.step import Cost
+from flows.step import Cost, writing
+from flows.steps import build_steps
 from tests.flows.conftest import Done
 
 Typed = Callable[..., tuple[int, str, str]]
 KNOWN_SOURCE = "EleutherAI/pythia-70m"
 RATES = Rates(capture=1e11, scoring=5e10, head=2e10, token=1e-5, loading=1e9)
-_MEASURED = speed.measured
+WRITING = 1e8  # weights a second
+_MEASURED, _MEASURED_WRITING = speed.measured, speed.measured_writing
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +39,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(speed, "measured", lambda *_: RATES)
+    monkeypatch.setattr(speed, "measured_writing", lambda *_: WRITING)
 
 
 def data(folder: Path) -> dict[str, list[str]]:
@@ -195,6 +199,59 @@ def test_costs_add_up_and_grow() -> None:
 
 
 @pytest.mark.parametrize(
+    ("texts", "at_once", "passes"), [(16, 16, 5 * 3), (17, 16, 5 * 3 * 2), (3, 1, 5 * 3 * 3), (1, 8, 5 * 3)]
+)
+def test_what_is_written_waits_for_all_weights_token_by_token(texts: int, at_once: int, passes: int) -> None:
+    cost = writing(texts, 100, 5, times=3, at_once=at_once)
+    n = 3 * texts * 5
+    assert cost == Cost("target", 3 * texts, 300 + n, 1.0, n, written=n, passes=passes)
+    assert weights_read(cost, TINY) == passes * (4 * 50_000 + 512 * 64)
+    reads = RATES.seconds(Cost("target", 3 * texts, 300, 1.0), TINY)
+    rates = replace(RATES, writing=WRITING)
+    assert rates.seconds(cost, TINY) == pytest.approx(reads + passes * (4 * 50_000 + 512 * 64) / WRITING)
+    slow = replace(rates, launch=1e-3)  # which is more than the weights take
+    assert slow.seconds(cost, TINY) == pytest.approx(reads + passes * 4e-3)
+    operations = RATES.seconds(Cost("target", 3 * texts, n, 1.0, n), TINY)
+    assert replace(rates, writing=1e15).seconds(cost, TINY) == pytest.approx(reads + operations)
+
+
+def test_only_specs_that_write_pay_for_it(tmp_path: Path) -> None:
+    """Scored specs cost their operations, as ever; a written token costs more than one that is read."""
+    of_data = data(tmp_path)
+    passes: dict[str, int] = {}
+    for name in ("quickstart", "truthfulness", "fairness"):
+        spec = load_sweep(name, of_data.get(name, [])).points[0].spec
+        costing = planning._Costing(spec, None, Speeds())
+        costs = [step.cost for step in build_steps(spec, *costing.records)]
+        passes[name] = sum(cost.passes for cost in costs)
+        for cost in costs:
+            model = costing.sizes[cost.model or "target"]
+            blocks, head = block_flops(cost, model) / RATES.scoring, head_flops(cost, model) / RATES.head
+            if cost.head_rows and not cost.passes:
+                assert RATES.seconds(cost, model) == blocks + head
+            if cost.passes:
+                assert replace(RATES, writing=WRITING).seconds(cost, model) > 2 * (blocks + head)
+    assert passes["quickstart"] == passes["truthfulness"] == 0 < passes["fairness"]
+
+
+def test_long_texts_are_written_for_every_concept(spec_path: Path) -> None:
+    settings = ["validate.also=[samples, stability]", "validate.new_tokens=10", "validate.long_tokens=50"]
+    prompts = ["validate.prompts=" + json.dumps([f"Prompt {i}" for i in range(9)])]
+    [point] = load_sweep(spec_path, [f"source={KNOWN_SOURCE}", *settings, *prompts]).points
+    costing = planning._Costing(point.spec, None, Speeds())
+    costs = {step.name: step.cost for step in build_steps(point.spec, *costing.records)}
+    n_concepts, arms = len(costing.study.contrasts), 1 + ("own" in point.spec.validate_.arms)
+    samples, stability = costs["samples"], costs["stability"]
+    # nine prompts are two batches
+    assert samples.passes == (1 + n_concepts * arms) * 10 * 2
+    assert samples.written == samples.head_rows == (1 + n_concepts * arms) * 10 * 9
+    assert stability.passes == (1 + n_concepts) * 50 * 2
+    assert stability.written == (1 + n_concepts) * 50 * 9
+    assert stability.head_rows == (1 + 3 * n_concepts) * 50 * 9
+    assert stability.texts == (1 + 3 * n_concepts) * 9
+
+
+@pytest.mark.parametrize(
     ("reference", "block"),
     [
         ("meta-llama/Llama-2-7b-hf", 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096),
@@ -216,6 +273,9 @@ def test_speed_is_measured_once_for_each_model(spec_path: Path, monkeypatch: pyt
         assert speeds.of(reference, TINY, compute) == RATES
     assert asked == ["a", "b"]
     assert speeds.rates == dict.fromkeys("ab", RATES)
+    assert speeds.of("a", TINY, compute, writes=True) == replace(RATES, writing=WRITING)
+    assert speeds.of("a", TINY, compute).writing == WRITING
+    assert asked == ["a", "b"]
 
 
 def test_rates_are_measured_on_a_stand_in(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +286,8 @@ def test_rates_are_measured_on_a_stand_in(spec_path: Path, monkeypatch: pytest.M
     assert all(1e4 < rate < 1e14 for rate in (rates.capture, rates.scoring, rates.head))
     assert 0 <= rates.token < 1
     assert rates.loading == 1e9  # there is no file to read
+    assert rates.writing == 0  # which takes its own time to measure, and most specs do not need
+    assert 1e4 < _MEASURED_WRITING(KNOWN_SOURCE, TINY, compute) < 1e14
 
 
 def test_a_stand_in_has_the_shape_of_its_model(spec_path: Path) -> None:

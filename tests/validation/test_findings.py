@@ -180,6 +180,15 @@ def test_random_directions_by_their_p_value():
     assert found["anger"].change == pytest.approx(effect("transplanted", 0.2) - effect("random", 0.2), abs=0.01)
 
 
+def test_draws_too_few_for_any_arm_are_not_called_a_failure():
+    """24 maps of shuffled rows show p = .04 at least, which Holm makes .12 for three concepts."""
+    rows = [*emotion_rows(), *(row(c, "transplanted", "shuffled_p", 0.04, n=24) for c in (*CONCEPTS, "all"))]
+    found = {c.concept: c for c in comparisons(RowTable.of(rows), "transplanted", against="shuffled_map")}
+    assert found["anger"].words == "too few draws (p = 0.12)"
+    assert found["anger"].significant is None
+    assert found["all"].words == "higher (p = 0.040)"
+
+
 @pytest.mark.parametrize(("p", "found"), [(0.01, []), (0.2, ["control_does_as_well"])])
 def test_random_directions_of_wide_spread_do_as_well_whatever_their_mean(p, found):
     rows = [*emotion_rows(), row("all", "transplanted", "random_p", p)]
