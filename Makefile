@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: setup quickstart test test-fast bench lint format clean
+.PHONY: setup quickstart serve test test-fast interop bench lint format clean
 
 setup: $(VENV)/.installed
 
@@ -18,11 +18,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: setup
 	$(BIN)/contrans run quickstart
 
+serve: setup
+	$(BIN)/contrans serve
+
 test: setup
 	$(BIN)/python -m pytest
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not real"
+
+# Proofs by the tools that read what is exported; those two pin other versions, so they have an environment of their own.
+interop: setup
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet torch==2.13.0 'numpy<2' repeng==0.4.0 steering-vectors==0.12.2 accelerate
+	$(BIN)/python -m pytest -m interop
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks
@@ -38,4 +47,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-interop build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

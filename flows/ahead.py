@@ -9,12 +9,14 @@ import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
+from flows.locks import Abandoned, to_compute
 from flows.pool import Pool
-from flows.progress import Watcher
+from flows.progress import Watcher, waiting_for
 from flows.runs import steps_folder
 from flows.spec import PipelineSpec
-from flows.steps import StepContext, build_steps, spared
+from flows.steps import Step, StepContext, build_steps, spared
 from flows.store import Store
 from flows.study import SIDES
 
@@ -78,8 +80,18 @@ class Ahead:
                     return
                 if store.has(step.key) or step.name in needless:
                     continue
-                self._watcher.begin(step.name, sum(cost.tokens for cost in step.cost_left(store).by_model))
-                start = time.monotonic()
-                store.write(step.key, step.run(context))
-                self.seconds[step.key] = round(time.monotonic() - start, 4)
-                self._watcher.end(step.name, self.seconds[step.key], computed=True)
+                try:
+                    self._compute(step, context)
+                except Abandoned:
+                    return
+
+    def _compute(self, step: Step, context: StepContext) -> None:
+        waits = partial(self._watcher.say, waiting_for(step.name))
+        with to_compute(context.store, step.key, waits=waits, abandoned=self._enough.is_set) as wanted:
+            if not wanted:
+                return
+            self._watcher.begin(step.name, sum(cost.tokens for cost in step.cost_left(context.store).by_model))
+            start = time.monotonic()
+            context.store.write(step.key, step.run(context))
+            self.seconds[step.key] = round(time.monotonic() - start, 4)
+            self._watcher.end(step.name, self.seconds[step.key], computed=True)

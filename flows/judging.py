@@ -106,6 +106,10 @@ def _per_label(study: Study, split: str) -> int | None:
 
 def _emotion_items(study: Study, split: str) -> Items:
     n = _per_label(study, split)
+    return study.once(("items", split, n), lambda: _items_of_family(study, split, n))
+
+
+def _items_of_family(study: Study, split: str, n: int | None) -> Items:
     texts = [e.prompt for c in study.family for e in ordered(c.split(split).positives)[:n]]
     key = digest([n, [[c.name, c.label, c.split("refine").hash, c.split(split).hash] for c in study.family]])
     return Items(texts, few_shot_prefix(study.family), len(texts), 0, key, _names(texts))

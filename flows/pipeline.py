@@ -8,27 +8,31 @@ output is gone from the store is not believed.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from pydantic import ValidationError
 
 from contrans.errors import SpecError
 from contrans.models import ModelRecord
 from flows.ahead import Ahead
+from flows.locks import to_compute
 from flows.pool import Pool
-from flows.progress import Silent, Watcher
-from flows.registering import register_all, result_rows
+from flows.progress import Silent, Watcher, waiting_for
+from flows.registering import Until, register_all, result_rows
 from flows.results import document, verdict
+from flows.retrying import RETRIES, Batches
 from flows.runs import alive, commit, open_registry, steps_folder
 from flows.spec import PipelineSpec
 from flows.spec.sentences import Place, sentence
@@ -57,6 +61,7 @@ class Session:
     tracker: Tracker
     started: float
     ahead: Ahead | None = None
+    batches: Batches = field(default_factory=Batches)
     steps: dict[str, Step] = field(default_factory=dict)
     computed: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
@@ -93,7 +98,12 @@ def watched(watcher: Watcher, tracker: Tracker, ahead: Ahead | None = None) -> I
         _AHEAD.reset(running)
 
 
-@task(name="prepare models", cache_policy=NO_CACHE)
+def watching() -> Watcher:
+    """Who is told what flow runs do."""
+    return _WATCHER.get(Silent())
+
+
+@task(name="prepare models", cache_policy=NO_CACHE, **RETRIES)
 def prepare_models() -> dict[str, ModelRecord]:
     """Names both models for certain; fetches, converts and loads those that were never loaded here."""
     session = _SESSION.get()
@@ -105,6 +115,7 @@ def prepare_models() -> dict[str, ModelRecord]:
     persist_result=True,
     result_serializer="json",
     cache_key_fn=lambda _, parameters: parameters["key"],
+    **RETRIES,
 )
 def run_step(name: str, key: str) -> dict[str, Any]:
     """Computes a step and keeps its output, unless another run has done so meanwhile.
@@ -115,19 +126,26 @@ def run_step(name: str, key: str) -> dict[str, Any]:
     """
     session = _SESSION.get()
     step = session.steps[name]
-    if not session.store.has(key):
+    with to_compute(session.store, key, waits=partial(session.watcher.say, waiting_for(name))) as wanted:
+        if not wanted:
+            return {"key": key}
         session.watcher.begin(name, sum(cost.tokens for cost in step.cost_left(session.store).by_model))
-        context = StepContext(session.spec, session.store, session.steps, session.pool, session.watcher.advance)
-        session.store.write(key, step.run(context))
+        spec = session.batches.fitted(session.spec)
+        if spec is not session.spec:
+            records = (session.pool.record(side) for side in SIDES)
+            step = next(made for made in build_steps(spec, *records) if made.name == name)
+        context = StepContext(spec, session.store, session.steps, session.pool, session.watcher.advance)
+        with session.batches.smaller_next_time():
+            session.store.write(key, step.run(context))
         session.computed.append(name)
     return {"key": key}
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(models: Mapping[str, ModelRecord]) -> list[Version]:
-    """Puts everything into the registry; what is there already stays as it is."""
+def register(models: Mapping[str, ModelRecord], until: Until = "validation") -> list[Version]:
+    """Puts everything, or what comes before a kind and this kind, into the registry; what is there stays as it is."""
     s = _SESSION.get()
-    return register_all(_study(s, models), models, s.steps, s.store, s.registry, s.run_id)
+    return register_all(_study(s, models), models, s.steps, s.store, s.registry, s.run_id, until=until)
 
 
 @task(name="track", cache_policy=NO_CACHE)
@@ -147,6 +165,22 @@ def pipeline(spec: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         The document described in `flows.results`.
+
+    Raises:
+        ContransError: The spec, a model, a text or the registry cannot be used.
+    """
+    return run_session(spec, run_all)
+
+
+def run_session(spec: Mapping[str, Any], work: Callable[[Session], dict[str, Any]]) -> dict[str, Any]:
+    """Does some work of a spec in the flow run that is under way, and notes it in the registry.
+
+    Args:
+        spec: A pipeline spec as plain JSON.
+        work: What is done.
+
+    Returns:
+        What the work gives.
 
     Raises:
         ContransError: The spec, a model, a text or the registry cannot be used.
@@ -174,8 +208,11 @@ def pipeline(spec: dict[str, Any]) -> dict[str, Any]:
             started=time.time(),
             ahead=ahead,
         )
-        with _noted(session):
-            return _run(session)
+        try:
+            with _noted(session):
+                return work(session)
+        finally:
+            session.pool.close()
 
 
 @contextmanager
@@ -194,7 +231,7 @@ def _noted(session: Session) -> Iterator[None]:
     try:
         yield
         state = "completed"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TerminationSignal):  # the latter from a worker that was told to cancel
         state = "cancelled"
         raise
     finally:
@@ -202,7 +239,21 @@ def _noted(session: Session) -> Iterator[None]:
         registry.finish_run(session.run_id, state)
 
 
-def _run(session: Session) -> dict[str, Any]:
+def current() -> Session:
+    """The session of the flow run that is under way."""
+    return _SESSION.get()
+
+
+def run_all(session: Session, goals: Collection[str] | None = None) -> dict[str, Any]:
+    """Runs every step, or some with all they need, registers what came out and tracks it.
+
+    Args:
+        session: The run.
+        goals: Steps to get done, "figure" and what it needs at least; by default every step.
+
+    Returns:
+        The document described in `flows.results`.
+    """
     early: Mapping[str, float] = {}
     if session.ahead is not None:
         session.ahead.finish()
@@ -211,7 +262,7 @@ def _run(session: Session) -> dict[str, Any]:
         models = prepare_models()
     if session.ahead is not None:
         session.timings["prepare models"] += round(session.ahead.preparing, 4)
-    _run_steps(session, models, early)
+    run_steps(session, models, early, goals=goals)
     with session.timed("register"):
         versions = register(models)
     figure = session.store.read(session.steps["figure"].key, FIGURE)[FIGURE]
@@ -234,6 +285,8 @@ def _run(session: Session) -> dict[str, Any]:
     )
     with session.timed("track"):
         mlflow_run_id = track(found, figure)
+    for waited, its_id in session.tracker.told.items():
+        session.registry.link_mlflow(waited, its_id)
     found = {**found, "timings": session.timings, "run": {**run, "mlflow_run_id": mlflow_run_id}}
     session.registry.finish_run(session.run_id, "completed", mlflow_run_id=mlflow_run_id)
     (session.folder / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -241,9 +294,22 @@ def _run(session: Session) -> dict[str, Any]:
     return found
 
 
-def _run_steps(session: Session, models: Mapping[str, ModelRecord], early: Mapping[str, float]) -> None:
-    """Runs every step that is not done, in order; those done early, in seconds by key, are only noted."""
-    steps = build_steps(session.spec, models["source"], models["target"])
+def run_steps(
+    session: Session,
+    models: Mapping[str, ModelRecord],
+    early: Mapping[str, float],
+    *,
+    goals: Collection[str] | None = None,
+) -> None:
+    """Runs every step that is not done, in order; those done early, in seconds by key, are only noted.
+
+    Args:
+        session: The run.
+        models: Both models.
+        early: Seconds of the steps that were done before the flow began, by key.
+        goals: Steps to get done with all they need; by default every step.
+    """
+    steps = needed_for(build_steps(session.spec, models["source"], models["target"]), goals)
     session.steps = {step.name: step for step in steps}
     with session.store.holding(step.key for step in steps):
         needless = spared(steps, session.store)
@@ -265,6 +331,17 @@ def _run_steps(session: Session, models: Mapping[str, ModelRecord], early: Mappi
                 continue
             computed = step.name in session.computed
             session.watcher.end(step.name, session.timings[step.name], computed=computed)
+
+
+def needed_for(steps: list[Step], goals: Collection[str] | None) -> list[Step]:
+    """The steps that some are made from, these included, in order; all of them if None."""
+    if goals is None:
+        return steps
+    wanted = set(goals)
+    for step in reversed(steps):
+        if step.name in wanted:
+            wanted |= set(step.inputs)
+    return [step for step in steps if step.name in wanted]
 
 
 def _study(session: Session, models: Mapping[str, ModelRecord]) -> Study:

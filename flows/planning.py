@@ -110,12 +110,12 @@ def plan_all(specs: Sequence[PipelineSpec], *, on: Gpu | None = None) -> Plan:
     Raises:
         ContransError: As for `plan`.
     """
-    store, speeds = Store(steps_folder()), Speeds()
+    store, speeds, models = Store(steps_folder()), Speeds(), _Models()
     planned: dict[str, PlannedStep] = {}
     references: dict[str, None] = {}
     for number, spec in enumerate(specs):
         references |= dict.fromkeys((spec.source, spec.target))
-        costing = _Costing(spec, on, speeds)
+        costing = _Costing(spec, on, speeds, models)
         steps = build_steps(spec, *costing.records)
         needless = spared(steps, store)
         for step in steps:
@@ -146,17 +146,33 @@ def plan_all(specs: Sequence[PipelineSpec], *, on: Gpu | None = None) -> Plan:
     )
 
 
+class _Models:
+    """What the files of models say, asked once for all cells of a matrix."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, Sizes] = {}
+        self._records: dict[tuple[str, str], ModelRecord] = {}
+
+    def sizes(self, reference: str) -> Sizes:
+        if reference not in self._sizes:
+            self._sizes[reference] = sizes(reference)
+        return self._sizes[reference]
+
+    def record(self, reference: str, device: str) -> ModelRecord:
+        if (reference, device) not in self._records:
+            known = known_record(reference, device) or _stand_in(reference, self.sizes(reference))
+            self._records[reference, device] = known
+        return self._records[reference, device]
+
+
 class _Costing:
     """Costs of the steps of one spec; a model that a step loads joins those that are loaded."""
 
-    def __init__(self, spec: PipelineSpec, on: Gpu | None, speeds: Speeds) -> None:
+    def __init__(self, spec: PipelineSpec, on: Gpu | None, speeds: Speeds, models: _Models) -> None:
         self.spec, self.on, self.speeds = spec, on, speeds
         self.references: dict[str, str] = dict(zip(SIDES, (spec.source, spec.target), strict=True))
-        self.sizes = {side: sizes(reference) for side, reference in self.references.items()}
-        self.records = [
-            known_record(reference, spec.compute.device) or _stand_in(reference, self.sizes[side])
-            for side, reference in self.references.items()
-        ]
+        self.sizes = {side: models.sizes(reference) for side, reference in self.references.items()}
+        self.records = [models.record(reference, spec.compute.device) for reference in self.references.values()]
         self.study = study(spec, *self.records)
         self.loaded: dict[str, Sizes] = {}
 

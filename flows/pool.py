@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from contrans.models import ModelRecord, resolve
 from contrans.models.cache import remember, remembered
+from flows.models import SHARED, Models
 from flows.spec import Compute, PipelineSpec
 
 if TYPE_CHECKING:
@@ -14,16 +15,20 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """Loads the source and the target of a spec on first use.
+    """Lends a pipeline its source and its target, on first use.
 
     Args:
         spec: The spec.
         say: Told what is being fetched, converted or loaded.
+        models: Where loaded models are kept; those of the process by default.
     """
 
-    def __init__(self, spec: PipelineSpec, *, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, spec: PipelineSpec, *, say: Callable[[str], None] = lambda _: None, models: Models | None = None
+    ) -> None:
         self._spec = spec
         self._say = say
+        self._kept = SHARED if models is None else models
         self._models: dict[str, Model] = {}
         self._records: dict[str, ModelRecord] = {}
 
@@ -38,16 +43,16 @@ class Pool:
             ModelError: It cannot be found, fetched, converted or read.
         """
         if side not in self._models:
-            from contrans.models import load_model
-
             reference, compute = self.reference(side), self._spec.compute
-            other = next((m for s, m in self._models.items() if self.reference(s) == reference), None)
-            model = other or load_model(
-                reference, device=compute.device, device_map=compute.device_map, progress=self._say
-            )
+            model = self._kept.lend(reference, compute, self, say=self._say)
             self._models[side] = model
             note_record(reference, compute.device, model.record)
         return self._models[side]
+
+    def close(self) -> None:
+        """Gives the models back, for the next pipeline that wants them."""
+        self._models.clear()
+        self._kept.give_back(self, self._spec.compute)
 
     def record(self, side: str) -> ModelRecord:
         """The identity of a side's model; loads it only if it was never loaded on this machine before."""

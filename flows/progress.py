@@ -42,3 +42,8 @@ class Silent:
 
     def end(self, step: str, seconds: float, *, computed: bool) -> None:
         """Notes nothing."""
+
+
+def waiting_for(step: str) -> str:
+    """What is said while another run computes a step that this one needs too."""
+    return f"waiting for another run that computes {step} already"

@@ -38,6 +38,16 @@ Of a spec with a `sweep` the document is another, and each point's own lies in t
 A point has `values`, one by key; `summary`, `choice`, `findings` and `run` of its document; `effects`, the metric of
 its protocol alone; `rows`, those of its validations on test that are about that effect of `unsteered`, `transplanted`,
 `own` and `paper`; and `error`, why it failed, in a sentence. A point that failed has null or nothing for the others.
+
+That of a spec with `sources` or `targets`:
+
+| key | value |
+|---|---|
+| `spec` | what all cells share, with every default filled in, and the keys that make the matrix |
+| `matrix` | `keys`, the swept settings if any, and `cells`, in the order in which the spec names them |
+| `run` | `id`, `folder`, and `figure` (a path; null where every cell failed) |
+
+A cell has `source`, `target` and `concepts`, and all that a point of a sweep has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

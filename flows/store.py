@@ -74,7 +74,7 @@ class Store:
         part = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=final.parent))
+            part = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=final.parent))
             for name, data in files.items():
                 with (part / name).open("wb") as out:
                     out.write(data)
@@ -93,6 +93,12 @@ class Store:
             if part is not None and part.exists():
                 shutil.rmtree(part, ignore_errors=True)
 
+    def tidy(self, key: str) -> None:
+        """Takes away what was left half-written of a key; for whoever alone may write it, see `flows.locks`."""
+        final = self.path(key)
+        for part in final.parent.glob(f".{key}-*"):
+            shutil.rmtree(part, ignore_errors=True)
+
     def used(self, key: str) -> None:
         """Notes that an output is used, so that others are evicted before it."""
         with suppress(OSError):  # it may lie where nothing can be written
@@ -106,16 +112,17 @@ class Store:
             ContransError: the folder of the locks cannot be written.
         """
         name = uuid4().hex
-        lock, note = (self._locks / f"{name}.{suffix}" for suffix in ("lock", "keys"))
+        lock, note = (self.locks / f"{name}.{suffix}" for suffix in ("lock", "keys"))
         try:
-            self._locks.mkdir(parents=True, exist_ok=True)
+            self.locks.mkdir(parents=True, exist_ok=True)
             # the system gives up a process's locks when it is killed; held before the note is there to be judged by it
             alive = FileLock(lock)
             alive.acquire()
             with self._evicting():
+                self._held()  # takes away what killed processes have left
                 note.write_text("\n".join(keys), encoding="utf-8")
         except OSError as error:
-            raise self._unwritable(self._locks, error) from error
+            raise self._unwritable(self.locks, error) from error
         try:
             yield
         finally:
@@ -164,18 +171,19 @@ class Store:
         return [key for key, _ in gone]
 
     @property
-    def _locks(self) -> Path:
+    def locks(self) -> Path:
+        """Where processes say what they use and what they are computing."""
         return self.folder.with_name(f"{self.folder.name}-in-use")
 
     def _evicting(self) -> FileLock:
         """Held to evict, and to say what must not be: one at a time, so that nobody reads what is going."""
-        self._locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._locks / "evicting")
+        self.locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.locks / "evicting")
 
     def _held(self) -> set[str]:
         """Keys that living processes hold; the notes of dead ones are taken away."""
         held: set[str] = set()
-        for note in self._locks.glob("*.keys"):
+        for note in self.locks.glob("*.keys"):
             lock = note.with_suffix(".lock")
             try:
                 with FileLock(lock, timeout=0):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from contrans.concepts.contrast import ContrastSet, contrast_sets, family_of
+from contrans.concepts.contrast import ContrastSet
 from contrans.errors import SpecError
 from contrans.hashing import text_hash
-from contrans.maps.corpora import Corpus, check_circularity, corpus, corpus_templates
+from contrans.maps.corpora import Corpus
 from contrans.maps.depth import block_at
-from contrans.validation.items import ordered, sides
+from contrans.validation.items import ordered
+from flows.texts import read_texts
 
 if TYPE_CHECKING:
     from flows.spec import PipelineSpec
 
 SIDES = ("source", "target")
+_Made = TypeVar("_Made")
 
 
 class ModelFacts(Protocol):
@@ -50,6 +52,7 @@ class Study:
         rows: which of its rows are of which kind: "wrapped", "spread", "truncated", "plain".
         generic: texts for KL and perplexity, none of them in the corpus.
         pairs: source and target blocks to choose from.
+        kept: what was made from the texts, for all studies of the same ones.
     """
 
     spec: PipelineSpec
@@ -59,6 +62,18 @@ class Study:
     rows: dict[str, range]
     generic: Corpus
     pairs: list[tuple[int, int]]
+    kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, what: Hashable, make: Callable[[], _Made]) -> _Made:
+        """Something made from the texts alone, made once for all studies of the same texts.
+
+        Args:
+            what: all that it is made from besides the texts.
+            make: makes it.
+        """
+        if what not in self.kept:
+            self.kept[what] = make()
+        return self.kept[what]
 
     def blocks(self, side: str) -> list[int]:
         """The blocks of "source" or "target" that may be chosen, in order."""
@@ -66,7 +81,12 @@ class Study:
 
     def refined_from(self, contrast: ContrastSet) -> ContrastSet:
         """The texts that a concept's vector is refined from: the refine split, cut to the pairs asked for."""
-        part, n = contrast.split("refine"), self.spec.refine.pairs
+        n = self.spec.refine.pairs
+        return self.once(("refined", contrast.name, n), lambda: self._refined_from(contrast, n))
+
+    @staticmethod
+    def _refined_from(contrast: ContrastSet, n: int | None) -> ContrastSet:
+        part = contrast.split("refine")
         if n is None:
             return part
         if part.paired:
@@ -79,11 +99,17 @@ class Study:
 
     def refine_prompts(self) -> list[str]:
         """All prompts that the vectors are refined from, each once, in a fixed order."""
+        return list(self.once(("prompts", self.spec.refine.pairs), self._refine_prompts))
+
+    def _refine_prompts(self) -> list[str]:
         sets = [self.refined_from(c) for c in self.contrasts]
         return sorted({e.prompt for s in sets for e in (*s.positives, *s.negatives)})
 
     def refine_answers(self) -> list[str]:
         """The answer that ends each of `refine_prompts`, "" where there is none."""
+        return list(self.once(("answers", self.spec.refine.pairs), self._refine_answers))
+
+    def _refine_answers(self) -> list[str]:
         answers = {e.prompt: e.answer for c in self.contrasts for e in (*c.positives, *c.negatives)}
         return [answers[prompt] for prompt in self.refine_prompts()]
 
@@ -100,63 +126,9 @@ def study(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> Study:
         CircularityError: a contrast text stands in the corpus.
         SpecError: the protocol cannot score the concepts, or a block does not exist.
     """
-    contrasts = contrast_sets(spec.concepts)
-    family = _family(spec, contrasts)
-    texts, rows, generic = _corpus(spec, contrasts)
-    for contrast in family:
-        check_circularity(texts.texts, contrast.texts)
-    return Study(spec, contrasts, family, texts, rows, generic, _pairs(spec, source, target))
-
-
-def _family(spec: PipelineSpec, contrasts: list[ContrastSet]) -> list[ContrastSet]:
-    if spec.validate_.protocol != "emotion":
-        if len(contrasts) > 1:
-            raise SpecError(
-                f"The protocol {spec.validate_.protocol} judges one concept, not {len(contrasts)}; name one contrast "
-                f"set."
-            )
-        return contrasts
-    families = {tuple(c.labels) for c in contrasts}
-    if len(families) != 1 or len(contrasts[0].labels) < 2:
-        raise SpecError(
-            f"The emotion protocol scores concepts of one family, or a pair of labels, not "
-            f"{', '.join(c.name for c in contrasts)}; name sets of one family, such as emotion/*."
-        )
-    return sides(contrasts[0]) if len(contrasts[0].labels) == 2 else family_of(spec.concepts[0])
-
-
-def _corpus(spec: PipelineSpec, contrasts: list[ContrastSet]) -> tuple[Corpus, dict[str, range], Corpus]:
-    rows = spec.corpus
-    passages = corpus(rows.name)
-    n_generic = spec.validate_.generic_texts
-    # other passages than the wrapped ones where there are enough, so that more documents stand behind a map
-    start = max(0, min(rows.wrapped, len(passages) - n_generic - rows.spread))
-    used = max(rows.wrapped, rows.truncated, rows.plain, start + rows.spread)
-    if used + n_generic > len(passages):
-        raise SpecError(
-            f"The corpus {rows.name} has {len(passages)} texts: too few for {used} rows and {n_generic} generic texts; "
-            f"ask for fewer rows."
-        )
-    templates = sorted({c.template for c in contrasts})
-    parts: dict[str, Corpus] = {}
-    if rows.wrapped:
-        share = rows.wrapped // len(templates)
-        names = ["wrapped"] if len(templates) == 1 else [f"wrapped/{i}" for i in range(len(templates))]
-        wrapped = [passages.take(share).wrap(t, kind=k) for t, k in zip(templates, names, strict=True)]
-        parts["wrapped"] = sum(wrapped[1:], wrapped[0])
-    if rows.spread:
-        others = {k: t for k, t in corpus_templates(leave_out=rows.leave_out).items() if t not in templates}
-        parts["spread"] = passages.take(rows.spread, start=start).spread(others)
-    if rows.truncated:
-        parts["truncated"] = passages.take(rows.truncated).truncate()
-    if rows.plain:
-        parts["plain"] = passages.take(rows.plain)
-    ranges: dict[str, range] = {}
-    for kind, part in parts.items():
-        first = max((r.stop for r in ranges.values()), default=0)
-        ranges[kind] = range(first, first + len(part))
-    texts = sum(list(parts.values())[1:], next(iter(parts.values())))
-    return texts, ranges, passages.take(n_generic, start=len(passages) - n_generic)
+    read = read_texts(spec)
+    of_texts = (read.contrasts, read.family, read.texts, read.rows, read.generic)
+    return Study(spec, *of_texts, _pairs(spec, source, target), read.kept)
 
 
 def _pairs(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> list[tuple[int, int]]:

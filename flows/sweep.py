@@ -4,7 +4,6 @@ Every point is a flow run, a run of the registry and a run of MLflow of its own,
 A point that fails is reported, and the rest goes on: what the points share is done once and kept either way.
 """
 
-import gc
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +41,7 @@ def run_points(
     sweep: Sweep,
     run: Callable[[dict[str, Any]], Mapping[str, Any]],
     *,
+    order: Sequence[int] | None = None,
     begins: Callable[[int, Point], None] = lambda *_: None,
     ends: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
@@ -50,21 +50,25 @@ def run_points(
     Args:
         sweep: what to run.
         run: runs a spec and gives its document: the flow `pipeline`.
-        begins: told each point before it runs, and its number from 0.
+        order: numbers of the points in the order in which they run, by default that of the sweep.
+        begins: told each point before it runs, and how many ran before it.
         ends: told what came of it.
+
+    Returns:
+        What came of each point, in the order of the sweep.
     """
-    outcomes = []
-    for number, point in enumerate(sweep.points):
-        begins(number, point)
-        outcomes.append(_outcome(point, run))
-        ends(outcomes[-1])
-        gc.collect()  # the point's models, before the next one loads its own
-    return outcomes
+    outcomes: dict[int, Outcome] = {}
+    for at in range(len(sweep.points)) if order is None else order:
+        point = sweep.points[at]
+        begins(len(outcomes), point)
+        outcomes[at] = _outcome(point, run)
+        ends(outcomes[at])
+    return [outcomes[at] for at in range(len(sweep.points))]
 
 
 def sweep_document(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """The document of a sweep; see `flows.results` for what it holds."""
-    return {"spec": sweep.spec, "sweep": {"keys": list(sweep.keys), "points": [_entry(o) for o in outcomes]}}
+    return {"spec": sweep.spec, "sweep": {"keys": list(sweep.keys), "points": [entry(o) for o in outcomes]}}
 
 
 def keep(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,32 +83,57 @@ def keep(document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ContransError: the folder cannot be written.
     """
-    name = f"{document['spec']['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}-sweep-{uuid4().hex[:8]}"
+    figures = {}
+    if any(point["summary"] for point in document["sweep"]["points"]):
+        figures[FIGURE] = sweep_figure(document)
+    return keep_in_folder(document, "sweep", sweep_grid(document).markdown(), figures)
+
+
+def keep_in_folder(document: Mapping[str, Any], what: str, table: str, figures: Mapping[str, bytes]) -> dict[str, Any]:
+    """Writes a document of many runs, its table and its figures into a folder of their own.
+
+    Args:
+        document: of a sweep or a matrix.
+        what: which of them.
+        table: as markdown.
+        figures: PNGs by the names of their files, the one that says the most first.
+
+    Returns:
+        The document with `run`: `id`, `folder`, and `figure`, the path of the first one or null.
+
+    Raises:
+        ContransError: the folder cannot be written.
+    """
+    name = f"{document['spec']['name']}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{what}-{uuid4().hex[:8]}"
     folder = runs_folder() / name
-    any_done = any(point["summary"] for point in document["sweep"]["points"])
-    run = {"id": name, "folder": str(folder), "figure": str(folder / FIGURE) if any_done else None}
-    whole = {**document, "run": run}
+    figure = next((str(folder / file) for file in figures), None)
+    whole = {**document, "run": {"id": name, "folder": str(folder), "figure": figure}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / TABLE).write_text(sweep_grid(document).markdown() + "\n", encoding="utf-8")
-        if any_done:
-            (folder / FIGURE).write_bytes(sweep_figure(document))
+        (folder / TABLE).write_text(table + "\n", encoding="utf-8")
+        for file, data in figures.items():
+            (folder / file).write_bytes(data)
         (folder / RESULTS).write_text(json.dumps(whole, indent=1, ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         raise ContransError(
-            f"The results of the sweep cannot be written to {folder} ({error.strerror}); free space and run it again, "
+            f"The results of the {what} cannot be written to {folder} ({error.strerror}); free space and run it again, "
             f"what is done is not done again."
         ) from error
     return whole
 
 
-def failure(outcomes: Sequence[Outcome]) -> ContransError | None:
-    """The points that failed as one error to end with; None if all went well."""
+def failure(outcomes: Sequence[Outcome], *, what: str = "points of the sweep") -> ContransError | None:
+    """The points that failed as one error to end with; None if all went well.
+
+    Args:
+        outcomes: of all points.
+        what: what they are called.
+    """
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if not failed:
         return None
     return ContransError(
-        f"{len(failed)} of {len(outcomes)} points of the sweep failed, {failed[0].point.label} first: {failed[0].error}"
+        f"{len(failed)} of {len(outcomes)} {what} failed, {failed[0].point.label} first: {failed[0].error}"
     )
 
 
@@ -121,11 +150,12 @@ def _of_the_point() -> tuple[type[Exception], ...]:
     return (ContransError,) if torch is None else (ContransError, torch.OutOfMemoryError)
 
 
-def _entry(outcome: Outcome) -> dict[str, Any]:
+def entry(outcome: Outcome) -> dict[str, Any]:
+    """What the document of a sweep says of a point; see `flows.results`."""
     found = outcome.found
-    entry: dict[str, Any] = {"values": outcome.point.values, "error": outcome.error}
+    said: dict[str, Any] = {"values": outcome.point.values, "error": outcome.error}
     if found is None:
-        return {**entry, "summary": None, "choice": None, "effects": {}, "rows": [], "findings": [], "run": None}
+        return {**said, "summary": None, "choice": None, "effects": {}, "rows": [], "findings": [], "run": None}
     protocol = found["spec"]["validate"]["protocol"]
     effect = found["effects"][protocol]
     kept = {key: found[key] for key in ("summary", "choice", "findings", "run")}
@@ -136,4 +166,4 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         and row["arm"] in ARMS
         and row["metric"] in (effect, *_METRICS)
     ]
-    return {**entry, **kept, "effects": {protocol: effect}, "rows": rows}
+    return {**said, **kept, "effects": {protocol: effect}, "rows": rows}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -72,19 +73,25 @@ class ContrastSet:
         """
         if name not in SPLITS:
             raise TextError(f"There is no split {name!r}; the splits are {', '.join(SPLITS)}.")
-        part = replace(
-            self,
-            positives=tuple(e for e in self.positives if e.split == name),
-            negatives=tuple(e for e in self.negatives if e.split == name),
-        )
-        return _two_sided(part, f"the {name} split of {self.name}")
+        if name not in self._parts:
+            part = replace(
+                self,
+                positives=tuple(e for e in self.positives if e.split == name),
+                negatives=tuple(e for e in self.negatives if e.split == name),
+            )
+            self._parts[name] = _two_sided(part, f"the {name} split of {self.name}")
+        return self._parts[name]
+
+    @cached_property
+    def _parts(self) -> "dict[str, ContrastSet]":
+        return {}
 
     @property
     def texts(self) -> list[str]:
         """All bare texts, positives first."""
         return [e.text for e in (*self.positives, *self.negatives)]
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over the prompts and answers of both sides, in their order and letter by letter."""
         return digest([[[e.prompt, e.answer] for e in side] for side in (self.positives, self.negatives)])

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over the texts in their order, letter by letter."""
         return digest(self.texts)

@@ -84,7 +84,7 @@ def load_model(
     with quiet(verbose=verbose):
         try:
             config = AutoConfig.from_pretrained(**source)
-            kind = _auto_class(config)
+            kind = auto_class(config)
             settings = {
                 "dtype": _dtype(dtype, where, config),
                 "device_map": device_map,
@@ -152,7 +152,8 @@ def _dtype(dtype: str | torch.dtype, device: torch.device, config: PreTrainedCon
     return torch.bfloat16 if stored in (None, torch.float16) else stored
 
 
-def _auto_class(config: PreTrainedConfig) -> Any:
+def auto_class(config: PreTrainedConfig) -> Any:
+    """The class of transformers that a configuration is loaded by: of a causal language model or an encoder."""
     kind = type(config)
     # BERT and its kin have a causal class too, but without is_decoder they read both ways: load the encoder.
     encoder = not getattr(config, "is_decoder", False) and not getattr(config, "is_encoder_decoder", False)

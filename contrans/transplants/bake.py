@@ -107,6 +107,21 @@ def bake_shifts(
     return baked
 
 
+def bias_places(model: Model, blocks: Sequence[int]) -> dict[int, Place]:
+    """Where in each block a bias moves the block's output and nothing else, be it one that the class knows or not.
+
+    Args:
+        model: the model, which is left as it is.
+        blocks: block numbers.
+
+    Raises:
+        ModelError: there is no such place, or the model is compiled, quantised, offloaded or adapted.
+        SpecError: a transplant is in the model.
+    """
+    _check_plain(model)
+    return _places(model, blocks, in_memory=True)[0]
+
+
 def _places(model: Model, blocks: Sequence[int], *, in_memory: bool) -> tuple[dict[int, Place], dict[str, Switch]]:
     switches: list[Switch] | None = None
     found: dict[int, Place] = {}

@@ -80,9 +80,9 @@ def comparisons(table: RowTable, arm: str, *, against: str = "unsteered") -> lis
         change = _change(table, concept, arm, against)
         if concept in p:
             significant: bool | None = adjusted[concept] < LEVEL
+            draws = tested[concept]["n"] if against in DRAWN else None
             # of R draws the smallest p-value is 1 / (R + 1), and Holm multiplies the smallest of a family by its number
-            least = (1 if concept == MEAN else family) / (tested[concept]["n"] + 1)
-            if against in DRAWN and not significant and least >= LEVEL:
+            if draws and not significant and (1 if concept == MEAN else family) / (draws + 1) >= LEVEL:
                 significant = None
         else:
             significant = _by_interval(table, concept, arm, against)

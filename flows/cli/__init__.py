@@ -17,9 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What was typed after `contrans`; by default the process's own arguments.
     """
     from flows.cli.app import app
+    from flows.cli.completing import whole_words, with_hidden_completion
 
     try:
-        app(arguments, prog_name="contrans")
+        with whole_words():
+            with_hidden_completion(app)(arguments, prog_name="contrans")
     except ContransError as error:
         from flows.cli.talk import complain
 

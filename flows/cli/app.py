@@ -5,29 +5,40 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.browse import add_browse_commands
+from flows.cli.completing import spec_names
+from flows.cli.exchange import add_exchange_commands
 from flows.cli.hub_commands import add_hub_commands
+from flows.cli.looking import add_looking_commands
 from flows.cli.registry_commands import registry_app
+from flows.cli.serve import add_serving_commands
 
 app = typer.Typer(
     name="contrans",
     help="Carry a concept from a small aligned language model into another model, with evidence.",
     epilog="Start with: contrans run quickstart",
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(registry_app, name="registry")
 add_hub_commands(app)
+add_browse_commands(app)
+add_exchange_commands(app)
+add_serving_commands(app)
 
-Spec = Annotated[str, typer.Argument(help="A YAML file, or the name of one in deployments/pipelines.", metavar="SPEC")]
+Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A YAML file, or the name of one in deployments/pipelines.", metavar="SPEC", autocompletion=spec_names
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as validate.random_draws=5."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data and errors.")]
-Name = Annotated[str, typer.Argument(help="NAME, NAME@version or NAME@alias; kind:NAME where unclear.")]
 
 
 def _version(wanted: bool) -> None:
@@ -38,13 +49,18 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def front(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Carry a concept from a small aligned language model into another model, with evidence."""
+    if context.invoked_subcommand is None:
+        from flows.cli.front import front_command
+
+        front_command()
 
 
 @app.command()
@@ -57,7 +73,7 @@ def run(
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log too.")] = False,
 ) -> None:
-    """Run a pipeline or a sweep: refine, map, transplant, validate, register. What is done is not done again."""
+    """Run a pipeline, a sweep or a matrix: refine, map, transplant, validate, register. Nothing is done twice."""
     from flows.cli.run import run_command
 
     run_command(spec, settings or [], json_file=json_file, quiet=quiet, verbose=verbose)
@@ -80,6 +96,35 @@ def plan(
 
 
 @app.command()
+def study(
+    spec: Spec,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the study goes.")],
+    settings: Settings = None,
+    quiet: Quiet = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log too.")] = False,
+) -> None:
+    """Run a sweep or a matrix as a study: one tidy table (study.parquet), its figures, its document in a folder."""
+    from flows.cli.study import study_command
+
+    study_command(spec, settings or [], out=out, quiet=quiet, verbose=verbose)
+
+
+@app.command()
+def schema(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to a file instead of stdout.")
+    ] = None,
+) -> None:
+    """Give the JSON schema of a spec file, for editors.
+
+    An editor checks and completes a spec whose first line is "# yaml-language-server: $schema=FILE".
+    """
+    from flows.cli.schema import schema_command
+
+    schema_command(out=out)
+
+
+@app.command()
 def models(as_json: Json = False) -> None:
     """List the models that can be named as pypi:NAME."""
     from flows.cli.models import models_command
@@ -87,31 +132,4 @@ def models(as_json: Json = False) -> None:
     models_command(as_json=as_json)
 
 
-@app.command(name="list")
-def list_(
-    kind: Annotated[
-        str | None,
-        typer.Option(help="Only model, text_set, vector, map, transplant or validation."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """List what the registry holds, the newest first."""
-    from flows.cli.versions import list_command
-
-    list_command(kind=kind, as_json=as_json)
-
-
-@app.command()
-def show(name: Name, as_json: Json = False) -> None:
-    """Show a version: what it is, its files, inputs, results and runs."""
-    from flows.cli.versions import show_command
-
-    show_command(name, as_json=as_json)
-
-
-@app.command()
-def lineage(name: Name, as_json: Json = False) -> None:
-    """Show what a version was made from, and what was made from it."""
-    from flows.cli.versions import lineage_command
-
-    lineage_command(name, as_json=as_json)
+add_looking_commands(app)

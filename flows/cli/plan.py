@@ -1,13 +1,13 @@
 """`contrans plan`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from contrans.models.reference import resolve
 from flows.cli.talk import Talk, data_console, print_json
-from flows.spec import Sweep, load_sweep
+from flows.spec import Matrix, Sweep, load_sweep
 
 if TYPE_CHECKING:
     from flows.planning import Plan, PlannedStep
@@ -16,13 +16,14 @@ _LEFT = ("step", "done")
 
 
 def plan_command(spec: str, settings: Sequence[str], *, on: str, as_json: bool, quiet: bool) -> None:
-    """Shows what a run would do.
+    """Shows what a run would do, step by step; of a sweep or a matrix all of it together.
 
     Args:
         spec: The spec's file or name.
         settings: "key=value" each.
         on: "here", or a GPU of `flows.hardware.GPUS`.
-        as_json: Whether to print `flows.planning.Plan.as_json` instead of a table; of a sweep with its points too.
+        as_json: Whether to print `flows.planning.Plan.as_json` instead of a table; of a sweep with its points too, of a
+            matrix with its cells.
         quiet: Whether to say nothing beside it.
 
     Raises:
@@ -36,8 +37,7 @@ def plan_command(spec: str, settings: Sequence[str], *, on: str, as_json: bool, 
 
         planned = plan_all([point.spec for point in sweep.points], on=gpu(on))
     if as_json:
-        points = [{"values": point.values} for point in sweep.points]
-        print_json(planned.as_json() | ({"sweep": {"keys": list(sweep.keys), "points": points}} if sweep.axes else {}))
+        print_json(planned.as_json() | _what_is_planned(sweep))
         return
     data_console().print(_table(planned, _title(sweep)))
     for reference, size in planned.fetch.items():
@@ -45,6 +45,15 @@ def plan_command(spec: str, settings: Sequence[str], *, on: str, as_json: bool, 
     for line in _speed(planned):
         talk.console.print(line)
     talk.console.print(f"next      [bold]contrans run {spec}[/bold]")
+
+
+def _what_is_planned(sweep: Sweep) -> dict[str, Any]:
+    points: list[dict[str, Any]] = [{"values": point.values} for point in sweep.points]
+    if isinstance(sweep, Matrix):
+        about = [{k: getattr(p.spec, k) for k in ("name", "source", "target", "concepts")} for p in sweep.points]
+        cells = [{**said, **values} for said, values in zip(about, points, strict=True)]
+        return {"matrix": {"keys": list(sweep.keys), "cells": cells}}
+    return {"sweep": {"keys": list(sweep.keys), "points": points}} if sweep.many else {}
 
 
 def _speed(planned: "Plan") -> list[str]:
@@ -72,7 +81,12 @@ def _download(reference: str, size: int | None) -> str:
 
 def _title(sweep: Sweep) -> str:
     first = sweep.points[0].spec
-    if not sweep.axes:
+    if isinstance(sweep, Matrix):
+        pairs = {(point.spec.source, point.spec.target) for point in sweep.points}
+        sides = [len({pair[i] for pair in pairs}) for i in range(2)]
+        cells = "" if len(pairs) == len(sweep.points) else f", {len(sweep.points)} cells"
+        return f"{sweep.name}: {len(pairs)} pairs of {sides[0]} sources and {sides[1]} targets{cells}"
+    if not sweep.many:
         return f"{sweep.name}: {first.source} → {first.target}"
     swept = " and ".join(f"{key} ({len(values)} values)" for key, values in sweep.axes.items())
     sides = [f"each {side}" if side in sweep.axes else getattr(first, side) for side in ("source", "target")]

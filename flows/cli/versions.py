@@ -1,38 +1,141 @@
-"""`contrans list`, `show` and `lineage`."""
+"""`contrans list` and `lineage`, and how versions are listed anywhere."""
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from contrans.errors import RegistryError
+from contrans.validation.wording import shown
+from flows.cli.gains import TREND, gains_of
+from flows.cli.opening import open_reader
+from flows.cli.plots import sparkline
 from flows.cli.talk import data_console, print_json
-from flows.runs import open_registry
-from registry import Lineage, Registry, Result, Version
+from registry import Lineage, Version
+from registry.browse.filtering import Filters, Sort
+from registry.browse.listing import Gain, concepts_page
+from registry.browse.reading import Reader
+from registry.lineage import Direction
+
+_SCREEN = 100  # versions that are listed on a terminal if no number is given
+_PAGE = 500  # transplants that are fetched at once
+_NARROW = 100  # columns of a terminal below which a list shows less
+_NOTHING = "The registry holds nothing yet; `contrans run quickstart` fills it."
 
 
-def list_command(*, kind: str | None, as_json: bool) -> None:
-    """Lists versions, the newest first.
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which versions are listed, and in which order; see the options of `contrans list`."""
+
+    kind: str | None = None
+    concept: str | None = None
+    source: str | None = None
+    target: str | None = None
+    family: str | None = None
+    estimator: str | None = None
+    alias: str | None = None
+    where: str | None = None
+    sort: str = "new"
+    limit: int | None = None
+    after: str | None = None
+
+    @property
+    def of_transplants(self) -> bool:
+        """Whether it is asked for something that only transplants have."""
+        return self.source is not None or self.target is not None or self.sort != "new"
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Wanted(limit=self.limit)
+
+
+def list_command(wanted: Wanted, *, as_json: bool) -> None:
+    """Lists versions.
 
     Args:
-        kind: Only of this kind.
+        wanted: Which, and in which order.
         as_json: Whether to print JSON, an array of `Version.as_json`.
+
+    Raises:
+        RegistryError: If a filter, the order or the key of a page cannot be understood.
     """
-    with open_registry() as registry:
-        versions = registry.list(kind)
-    nothing = "The registry holds nothing yet; `contrans run quickstart` fills it."
-    print_versions(versions, as_json=as_json, nothing=nothing)
+    limit = wanted.limit or (_SCREEN if sys.stdout.isatty() and not as_json else None)
+    with open_reader() as registry:
+        versions, after = _found(registry, wanted, limit)
+        known = {} if as_json else gains_of(registry, versions)
+    nothing = _NOTHING if wanted.everything else "Nothing fits."
+    print_versions(versions, as_json=as_json, nothing=nothing, known=known)
+    if after:
+        talk = Console(stderr=True, highlight=False, soft_wrap=True)
+        talk.print(Text(f"There are more; add --after {after} to go on.", style="dim"))
 
 
-def print_versions(versions: Sequence[Version], *, as_json: bool, nothing: str) -> None:
+def _found(registry: Reader, wanted: Wanted, limit: int | None) -> tuple[list[Version], str]:
+    """The versions, and the key of the next page or ""."""
+    if not wanted.of_transplants:
+        found = registry.search(
+            kind=wanted.kind,
+            concept=wanted.concept,
+            family=wanted.family,
+            estimator=wanted.estimator,
+            alias=wanted.alias,
+            where=wanted.where,
+            before=wanted.after,
+            limit=None if limit is None else limit + 1,
+        )
+        more = limit is not None and len(found) > limit
+        return found[:limit], str(found[limit - 1]) if more and limit else ""
+    if wanted.kind not in (None, "transplant"):
+        raise RegistryError(
+            "--source, --target and --sort are for transplants; leave --kind out, or find what else was made with a "
+            f"model by `contrans search --kind {wanted.kind} --model MODEL`."
+        )
+    found, after = [], wanted.after or ""
+    while limit is None or len(found) < limit:
+        filters = Filters(
+            concept=wanted.concept or "",
+            source=wanted.source or "",
+            target=wanted.target or "",
+            family=wanted.family or "",
+            estimator=wanted.estimator or "",
+            alias=wanted.alias or "",
+            where=wanted.where or "",
+            every=True,
+            sort=_sort(wanted.sort),
+            after=after,
+        )
+        page = concepts_page(registry, filters, size=_PAGE if limit is None else min(limit - len(found), _PAGE))
+        found += [line.version for line in page.lines]
+        after = page.after
+        if not after:
+            break
+    return found, after
+
+
+def _sort(text: str) -> Sort:
+    for sort in ("new", "name", "gain"):
+        if text == sort:
+            return sort
+    raise RegistryError(f"There is no order {text!r}; --sort takes new, name or gain.")
+
+
+def print_versions(
+    versions: Sequence[Version], *, as_json: bool, nothing: str, known: Mapping[str, Mapping[int, Gain]] = {}
+) -> None:
     """Prints versions as a table.
 
     Args:
         versions: In the order of the rows.
         as_json: Whether to print JSON instead, an array of `Version.as_json`.
         nothing: What is said where there are none.
+        known: What `gains_of` found of them.
     """
     if as_json:
         print_json([version.as_json() for version in versions])
@@ -41,133 +144,75 @@ def print_versions(versions: Sequence[Version], *, as_json: bool, nothing: str) 
     if not versions:
         console.print(nothing)
         return
-    table = Table()
-    for name in ("kind", "name", "version", "aliases", "created"):
+    narrow = console.width < _NARROW
+    columns = {
+        "kind": [v.kind for v in versions],
+        "name": [v.name for v in versions],
+        "version": [str(v.number) for v in versions],
+        "aliases": [", ".join(v.aliases) for v in versions],
+        "created": [f"{v.created.astimezone():{'%Y-%m-%d' if narrow else '%Y-%m-%d %H:%M'}}" for v in versions],
+        "gain recovered": [_gain(v, known, interval=not narrow) for v in versions],
+        "versions": [_trend(v, known) for v in versions],
+    }
+    hidden = {"kind"} if narrow and len(set(columns["kind"])) == 1 else set()
+    kept = {name: cells for name, cells in columns.items() if any(cells) and name not in hidden}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in kept:
+        right = name in ("version", "gain recovered")
+        head = {"version": "v", "gain recovered": "gain"}.get(name, name) if narrow else name
         # Names are what one copies from here: they wrap, everything else gives way.
-        table.add_column(name, justify="right" if name == "version" else "left", overflow="fold")
-    for v in versions:
-        created = f"{v.created.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(v.kind, v.name, str(v.number), ", ".join(v.aliases), created)
+        whole = name in ("version", "created", "gain recovered", "versions")
+        table.add_column(head, justify="right" if right else "left", overflow="fold", no_wrap=whole)
+    for cells in zip(*kept.values(), strict=True):
+        table.add_row(*map(Text, cells))
     console.print(table)
 
 
-def show_command(name: str, *, as_json: bool) -> None:
-    """Shows one version.
+def _gain(version: Version, known: Mapping[str, Mapping[int, Gain]], *, interval: bool) -> str:
+    if version.kind != "transplant":
+        return ""
+    own = known.get(version.name, {}).get(version.number)
+    if own is None:
+        return ""
+    return shown(own.value, own.low, own.high) if interval else shown(own.value)
+
+
+def _trend(version: Version, known: Mapping[str, Mapping[int, Gain]]) -> str:
+    if version.kind != "transplant":
+        return ""
+    until = [g.value for number, g in known.get(version.name, {}).items() if number <= version.number][-TREND:]
+    return sparkline(until) if len(until) > 1 else ""
+
+
+def lineage_command(name: str, *, direction: str, depth: int | None, as_json: bool) -> None:
+    """Shows a version's lineage.
 
     Args:
         name: Reference of the version.
-        as_json: Whether to print JSON: `Version.as_json` with `manifest`, and `files` (SHA-256 by name),
-            `inputs` (reference by role), `used_by`, `results` and `runs`.
-    """
-    with open_registry() as registry:
-        found = _described(registry, registry.get(name))
-    if as_json:
-        print_json(found)
-        return
-    console = data_console()
-    console.print(_facts(found))
-    if found["results"]:
-        console.print(_results(found["results"]))
-
-
-def lineage_command(name: str, *, as_json: bool) -> None:
-    """Shows both directions of a version's lineage.
-
-    Args:
-        name: Reference of the version.
+        direction: "up" for what it was made from, "down" for what was made from it, or "both".
+        depth: How many steps to go at most; None for all.
         as_json: Whether to print `Lineage.as_json`.
+
+    Raises:
+        RegistryError: If there is no such version or direction.
     """
-    with open_registry() as registry:
-        lineage = registry.lineage(name, "both")
+    with open_reader() as registry:
+        lineage = registry.lineage(name, _direction(direction), depth)
     if as_json:
         print_json(lineage.as_json())
         return
     console = data_console()
-    console.print(_tree(lineage, "up", "made from"))
-    if lineage.children(lineage.root):
+    if lineage.direction != "down":
+        console.print(_tree(lineage, "up", "made from"))
+    if lineage.direction == "down" or (lineage.direction == "both" and lineage.children(lineage.root)):
         console.print(_tree(lineage, "down", "used by"))
 
 
-def _described(registry: Registry, version: Version) -> dict[str, Any]:
-    lineage = registry.lineage(version, "both", depth=1)
-    results = registry.results(version) if version.kind == "validation" else []
-    runs = registry.runs(version=version)
-    return version.as_json(manifest=True) | {
-        "files": registry.files(version),
-        "inputs": {role: str(parent) for role, parent in lineage.parents(version)},
-        "used_by": [str(child) for _, child in lineage.children(version)],
-        "results": [_result(result) for result in results],
-        "runs": [
-            {
-                "id": run.id,
-                "state": run.state,
-                "flow_run_id": run.flow_run_id,
-                "mlflow_run_id": run.mlflow_run_id,
-                "commit": run.commit,
-                "started": run.started.isoformat(),
-            }
-            for run in runs
-        ],
-    }
-
-
-def _result(result: Result) -> dict[str, Any]:
-    keys = ("concept", "protocol", "split", "arm", "metric", "dose", "value", "low", "high", "n")
-    return {key: getattr(result, key) for key in keys}
-
-
-def _facts(found: Mapping[str, Any]) -> RenderableType:
-    title = Text.assemble((found["ref"], "bold"), f"  {found['kind']}")
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim")
-    grid.add_column(overflow="fold")
-    for key in ("aliases", "created", "digest"):
-        value = found[key]
-        grid.add_row(key, ", ".join(value) or "–" if isinstance(value, list) else str(value))
-    for key, value in _flat(found["manifest"]):
-        grid.add_row(key, value)
-    for group in ("files", "inputs"):
-        for i, (name, value) in enumerate(found[group].items()):
-            grid.add_row(group if i == 0 else "", f"{name}  {value}")
-    for i, child in enumerate(found["used_by"]):
-        grid.add_row("used by" if i == 0 else "", child)
-    for i, run in enumerate(found["runs"]):
-        ids = f"{run['id']}  {run['state']}  Prefect {run['flow_run_id']}  MLflow {run['mlflow_run_id']}"
-        grid.add_row("runs" if i == 0 else "", ids)
-    return Group(title, grid)
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and set(inner) == {"value", "low", "high"}:
-            interval = "" if inner["low"] is None else f" [{_short(inner['low'])}, {_short(inner['high'])}]"
-            rows.append((f"{prefix}{key}", _short(inner["value"]) + interval))
-        elif isinstance(inner, Mapping):
-            rows += _flat(inner, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", _short(inner)))
-    return rows
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _results(results: list[dict[str, Any]]) -> Table:
-    table = Table(title="results on test", title_justify="left")
-    for name in ("concept", "arm", "metric", "dose", "value", "interval", "n"):
-        table.add_column(name, justify="left" if name in ("concept", "arm", "metric") else "right")
-    for r in results:
-        if r["split"] == "dev":
-            continue
-        interval = "" if r["low"] is None or r["high"] is None else f"{r['low']:.3f} to {r['high']:.3f}"
-        numbers = ["" if r[key] is None else f"{r[key]:.3g}" for key in ("dose", "value")]
-        count = "" if r["n"] is None else str(r["n"])
-        table.add_row(r["concept"], r["arm"], r["metric"], *numbers, interval, count)
-    return table
+def _direction(text: str) -> Direction:
+    for direction in ("up", "down", "both"):
+        if text == direction:
+            return direction
+    raise RegistryError(f"There is no direction {text!r}; the directions are up, down and both.")
 
 
 def _tree(lineage: Lineage, direction: Literal["up", "down"], title: str) -> Tree:

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from contrans.errors import ContransError
 
@@ -58,8 +58,10 @@ def token_position(value: str) -> str:
     return value
 
 
-Depth = Annotated[Any, BeforeValidator(_one_or_many)]
-Dose = Annotated[float, AfterValidator(_possible_dose)]
+_ONE_DEPTH = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}]}
+_DEPTHS = {"anyOf": [{"const": "auto"}, *_ONE_DEPTH["anyOf"], {"type": "array", "items": _ONE_DEPTH, "minItems": 1}]}
+Depth = Annotated[Any, BeforeValidator(_one_or_many), WithJsonSchema(_DEPTHS)]
+Dose = Annotated[float, AfterValidator(_possible_dose), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
 Doses = Annotated[list[Dose], Field(min_length=1), AfterValidator(distinct)]
 Texts = Annotated[list[Text], AfterValidator(distinct)]
 

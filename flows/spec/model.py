@@ -8,8 +8,9 @@ from contrans.hashing import digest
 from flows.spec.fields import Part, Text, distinct
 from flows.spec.judging import Arm, Validate
 from flows.spec.parts import Blocks, Compute, CorpusRows, MapSettings, Refine
+from flows.spec.publishing import Publish, gate_arms
 
-__all__ = ["Arm", "Blocks", "Compute", "CorpusRows", "MapSettings", "PipelineSpec", "Refine", "Validate"]
+__all__ = ["Arm", "Blocks", "Compute", "CorpusRows", "MapSettings", "PipelineSpec", "Publish", "Refine", "Validate"]
 
 MOMENT_ESTIMATORS = ("ridge", "lstsq", "pcr", "procrustes", "reduced_rank")
 """The keys of `contrans.maps.estimators.MOMENT_ESTIMATORS`, which is slow to import."""
@@ -18,7 +19,7 @@ MOMENT_ESTIMATORS = ("ridge", "lstsq", "pcr", "procrustes", "reduced_rank")
 class PipelineSpec(Part):
     """One pipeline: which concepts go from which model into which, and how that is judged.
 
-    A spec file may have a key `sweep` beside these, which makes several pipelines of it; see `flows.spec.sweeps`.
+    A spec file may have further keys, which make several pipelines of it or name its corpora; see `flows.spec.file`.
 
     Attributes:
         name: of the pipeline; letters, digits, ".", "_" and "-".
@@ -31,6 +32,7 @@ class PipelineSpec(Part):
         corpus: what the map is fitted on.
         map: how it is fitted.
         validate_: how the result is judged; `validate` in YAML.
+        publish: which transplants are published, and where; none if null.
         compute: how it is computed.
         seed: of everything random.
     """
@@ -45,6 +47,7 @@ class PipelineSpec(Part):
     corpus: CorpusRows = CorpusRows()
     map: MapSettings = MapSettings()
     validate_: Validate = Field(default=Validate(), alias="validate")
+    publish: Publish | None = None
     compute: Compute = Compute()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
@@ -64,6 +67,16 @@ class PipelineSpec(Part):
             raise ValueError(
                 f"has corpus.tokens: all, which is mapped from moments alone; set map.estimator to one of "
                 f"{', '.join(MOMENT_ESTIMATORS)} and map.lambda_select to r2, or set corpus.tokens: last"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_the_gate_needs(self) -> Self:
+        arms = [arm for arm in gate_arms(self.publish and self.publish.if_) if arm not in self.validate_.arms]
+        if arms:
+            raise ValueError(
+                f"has a publish.if about the arm {arms[0]}, which is not measured; put it into validate.arms, or leave "
+                f"it out of the gate"
             )
         return self
 

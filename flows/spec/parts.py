@@ -135,9 +135,12 @@ class Compute(Part):
         batch_tokens: most tokens in one batch.
         device_map: "auto", "balanced" or "sequential" spreads each model over all GPUs, and over the CPU's memory where
             they do not hold it, as accelerate does; `device` then only says which format its weights have.
+        memory_gb: gigabytes that loaded models may take; those not used for longest go first. Null leaves it to the
+            variable CONTRANS_MODELS_GB, or to a share of the machine's memory, see `flows.pool`.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     batch_tokens: Annotated[int, Field(ge=16)] = 2048
     device_map: Literal["auto", "balanced", "sequential"] | None = None
+    memory_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -1,25 +1,37 @@
-"""Reading a spec: YAML with line numbers, settings from the command line, one sentence for each mistake."""
+"""Reading a spec: from its file, the environment and the command line to the pipelines that it asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from contrans.errors import SpecError
+from flows.spec.corpora import corpora_of, with_corpus
+from flows.spec.file import CORPORA
+from flows.spec.matrix import Cell, Matrix, cell_name, cells_of, grid_of
 from flows.spec.model import PipelineSpec
 from flows.spec.presets import with_preset
 from flows.spec.sentences import Place, place_of, sentence
+from flows.spec.settings import environment_settings, override, put, read_yaml
 from flows.spec.sweeps import KEY, Point, Sweep, axes_of, point_name, settings_of
 
-_SUFFIXES = (".yaml", ".yml")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEPLOYED = Path("deployments") / "pipelines"
-_PATHS = ("source", "target", "concepts", "corpus.name", "validate.data", "validate.classifier", "validate.task_dir")
+_PATHS = (
+    "source",
+    "target",
+    "sources",
+    "targets",
+    "concepts",
+    "corpus.name",
+    "validate.data",
+    "validate.classifier",
+    "validate.task_dir",
+)
 """Settings that may be paths."""
+_RULES = ("include", "exclude")
 
 
 def shipped_specs() -> dict[str, Path]:
@@ -58,147 +70,116 @@ def load_spec(spec: str | Path, overrides: Sequence[str] = ()) -> PipelineSpec:
 
     Args:
         spec: A path, or the bare name of a spec in `deployments/pipelines`.
-        overrides: "key=value" each, such as "validate.random_draws=5"; the value is read as YAML.
+        overrides: "key=value" each, such as "validate.random_draws=5"; the value is read as YAML. They win over
+            variables of the environment, see `flows.spec.settings`.
 
     Raises:
-        SpecError: The file or a setting is not valid, the message names the place, the key and the fix; or it has a
-            sweep.
+        SpecError: The file or a setting is not valid, the message names the place, the key and the fix; or it asks for
+            several pipelines.
     """
     sweep = load_sweep(spec, overrides)
-    if sweep.axes:
+    if isinstance(sweep, Matrix):
+        raise SpecError(f"{spec} has many models; read it with load_sweep, or set one source and one target.")
+    if sweep.many:
         raise SpecError(f"{spec} sweeps over {' and '.join(sweep.keys)}; read it with load_sweep, or set sweep=null.")
     return sweep.points[0].spec
 
 
 def load_sweep(spec: str | Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Reads a spec that may have a `sweep`, see `flows.spec.sweeps`, and checks every pipeline of it.
+    """Reads a spec that may have a `sweep` or many models, and checks every pipeline of it.
 
     Args:
         spec: As for `load_spec`.
-        overrides: As for `load_spec`; one of a swept key takes that key out of the sweep.
+        overrides: As for `load_spec`; one of a swept key takes that key out of the sweep, one of `source` takes
+            `sources` out.
+
+    Returns:
+        Its pipelines; a `Matrix` where the spec has `sources` or `targets`.
 
     Raises:
         SpecError: As for `load_spec`.
     """
     path = find_spec(spec)
-    values, places = _read(path)
+    values, places = read_yaml(path)
     values.setdefault("name", path.stem)
     _anchor(values, path.parent)
-    for override in overrides:
-        _override(values, places, override)
-    whole = Place(str(path))
-    axes = axes_of(values.pop(KEY, None), places, whole)
-    if not axes:
-        return Sweep(str(values["name"]), {}, (Point({}, _checked(values, places, whole)),))
-    points = []
-    for setting in settings_of(axes):
-        own, at = deepcopy(values), dict(places)
-        for (key, index), value in setting.items():
-            where = place_of((KEY, key, str(index)), places, whole)
-            _put(own, at, tuple(key.split(".")), value, where)
-        chosen = {key: value for (key, _), value in setting.items()}
-        if isinstance(own["name"], str):
-            own["name"] = point_name(own["name"], chosen)
-        points.append(Point(chosen, _checked(own, at, whole)))
-    return Sweep(str(values["name"]), axes, tuple(points))
+    for setting in environment_settings():
+        override(values, places, setting)
+    for text in overrides:
+        override(values, places, f"--set {text}")
+    reader = _Reader(values, places, Place(str(path)))
+    return reader.matrix() if reader.grid is not None else reader.sweep()
 
 
-def _checked(values: dict[str, Any], places: Mapping[tuple[str, ...], Place], whole: Place) -> PipelineSpec:
-    try:
-        return PipelineSpec.model_validate(with_preset(values))
-    except ValidationError as error:
-        raise SpecError(sentence(error, places, whole)) from error
+class _Reader:
+    """Makes pipelines of a spec's values: the same for each setting of the sweep and each cell of the matrix."""
 
+    def __init__(self, values: dict[str, Any], places: dict[tuple[str, ...], Place], whole: Place) -> None:
+        self.values, self.places, self.whole = values, places, whole
+        self.corpora = corpora_of(values.pop(CORPORA, None), values.get("preset"), places, whole)
+        self.grid = grid_of(values, places, whole)
+        self.axes = axes_of(values.pop(KEY, None), places, whole)
+        self.name = str(values["name"])
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], Place]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_LOADER)
-        values = yaml.load(text, Loader=_LOADER)
-    except OSError as error:
-        raise SpecError(f"The spec {path} cannot be read ({error.strerror}); check your rights on it.") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"The spec {path} is not UTF-8 text; save it as such.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = Place(str(path), mark.line + 1 if mark else None)
-        problem = getattr(error, "problem", None) or "something that cannot be parsed"
-        raise SpecError(f"{where}: this is not valid YAML ({problem}); correct the line.") from error
-    if values is None:
-        raise SpecError(f"The spec {path} is empty; it needs at least `source:` and `target:`.")
-    if not isinstance(values, dict):
-        raise SpecError(f"The spec {path} must be a mapping of keys to values, such as `source: org/model`.")
-    places: dict[tuple[str, ...], Place] = {}
-    _note_places(node, (), str(path), places)
-    return values, places
+    def sweep(self) -> Sweep:
+        """One pipeline, or one for each setting."""
+        points = []
+        for own, at, chosen in self._settings():
+            if chosen and isinstance(own["name"], str):
+                own["name"] = point_name(own["name"], chosen)
+            points.append(Point(chosen, self._checked(own, at)))
+        return Sweep(self.name, self.axes, tuple(points))
 
+    def matrix(self) -> Matrix:
+        """A pipeline for each cell and setting, those of a cell one after another."""
+        assert self.grid is not None
+        found: dict[tuple[object, ...], list[Cell]] = {}
+        for own, at, chosen in self._settings():
+            for cell, family in cells_of(self.grid, own, at, self.whole):
+                settings = {**own, **cell}
+                if isinstance(own["name"], str):
+                    settings["name"] = cell_name(own["name"], settings, family, chosen)
+                made = Cell(chosen, self._checked(settings, at), family)
+                found.setdefault((made.spec.source, made.spec.target, family), []).append(made)
+        cells = tuple(cell for alike in found.values() for cell in alike)
+        return Matrix(self.name, self.axes, cells, self.grid)
 
-def _note_places(node: Any, at: tuple[str, ...], file: str, places: dict[tuple[str, ...], Place]) -> None:
-    if isinstance(node, yaml.SequenceNode):
-        for i, item in enumerate(node.value):
-            places[*at, str(i)] = Place(file, item.start_mark.line + 1)
-            _note_places(item, (*at, str(i)), file, places)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*at, str(key.value))
-            place = Place(file, key.start_mark.line + 1)
-            if inner in places:
-                # YAML itself would silently take the last
-                raise SpecError(f"{place}: the key {'.'.join(inner)} stands there twice; keep one.")
-            places[inner] = place
-            _note_places(value, inner, file, places)
+    def _settings(self) -> Iterator[tuple[dict[str, Any], dict[tuple[str, ...], Place], dict[str, Any]]]:
+        """The spec's values and places with each setting of the sweep put in, and the setting."""
+        for setting in settings_of(self.axes):
+            own, at = (deepcopy(self.values), dict(self.places)) if setting else (dict(self.values), self.places)
+            for (key, index), value in setting.items():
+                where = place_of((KEY, key, str(index)), self.places, self.whole)
+                put(own, at, tuple(key.split(".")), value, where)
+            yield own, at, {key: value for (key, _), value in setting.items()}
+
+    def _checked(self, values: dict[str, Any], places: Mapping[tuple[str, ...], Place]) -> PipelineSpec:
+        try:
+            whole = with_preset(with_corpus(values, self.corpora, places, self.whole))
+            return PipelineSpec.model_validate(whole)
+        except ValidationError as error:
+            raise SpecError(sentence(error, places, self.whole)) from error
 
 
 def _anchor(values: dict[str, Any], folder: Path) -> None:
+    """Makes paths that begin with a dot absolute: they lie relative to the spec's folder."""
+
     def anchored(value: Any) -> Any:
         if isinstance(value, list):
             return [anchored(one) for one in value]
         return str((folder / value).resolve()) if isinstance(value, str) and value.startswith(("./", "../")) else value
 
+    def anchor(into: Any, *keys: str) -> None:
+        for key in keys:
+            if isinstance(into, dict) and key in into:
+                into[key] = anchored(into[key])
+
     for path in _PATHS:
         part, _, key = path.rpartition(".")
-        into = values.get(part) if part else values
-        if isinstance(into, dict) and key in into:
-            into[key] = anchored(into[key])
-    swept = values.get(KEY)
-    if isinstance(swept, dict):
-        values[KEY] = {key: anchored(value) if key in _PATHS else value for key, value in swept.items()}
-
-
-def _override(values: dict[str, Any], places: dict[tuple[str, ...], Place], override: str) -> None:
-    key, equals, text = override.partition("=")
-    where = Place(f"--set {override}")
-    key = key.strip()
-    if not equals or not all(key.split(".")):
-        raise SpecError(f"{where}: a setting is key=value, such as validate.random_draws=5.")
-    try:
-        value = yaml.load(text, Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where}: the value is not valid YAML; quote it.") from error
-    swept_key = key.removeprefix(f"{KEY}.")
-    # keys under `sweep` are dotted themselves
-    path = tuple(key.split(".")) if swept_key == key else (KEY, swept_key)
-    _put(values, places, path, value, where)
-    swept = values.get(KEY)
-    if isinstance(swept, dict):
-        values[KEY] = {k: v for k, v in swept.items() if k != key and not str(k).startswith(f"{key}.")}
-
-
-def _put(
-    values: dict[str, Any],
-    places: dict[tuple[str, ...], Place],
-    path: tuple[str, ...],
-    value: Any,
-    where: Place,
-) -> None:
-    """Puts a value into nested settings, and notes where it was written."""
-    into = values
-    for depth, part in enumerate(path[:-1], 1):
-        places[path[:depth]] = where
-        inner = into.get(part)
-        into[part] = dict(inner) if isinstance(inner, dict) else {}
-        into = into[part]
-    into[path[-1]] = value
-    for old in [p for p in places if p[: len(path)] == path]:
-        del places[old]
-    places[path] = where
+        anchor(values.get(part) if part else values, key)
+    named, rules = values.get(CORPORA), [values.get(key) for key in _RULES]
+    for corpus in named.values() if isinstance(named, dict) else ():
+        anchor(corpus, "name")
+    for rule in [rule for listed in rules if isinstance(listed, list) for rule in listed]:
+        anchor(rule, "source", "target", "concepts")
+    anchor(values.get(KEY), *_PATHS)

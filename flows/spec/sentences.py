@@ -1,13 +1,15 @@
 """From pydantic's findings to one sentence that names the place, the key and the fix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from flows.spec.file import FileKeys
 from flows.spec.model import PipelineSpec
 
 _KINDS = {
@@ -40,18 +42,21 @@ class Place:
         return self.source if self.line is None else f"{self.source}, line {self.line}"
 
 
-def sentence(error: ValidationError, places: Mapping[tuple[str, ...], Place], whole: Place) -> str:
+def sentence(
+    error: ValidationError, places: Mapping[tuple[str, ...], Place], whole: Place, *, at: tuple[str, ...] = ()
+) -> str:
     """Says what is wrong first, and how many further mistakes there are.
 
     Args:
-        error: Of validating a spec.
+        error: Of validating a spec or a part of it.
         places: Where each key was written.
         whole: Where the spec as a whole is.
+        at: Where in the spec the part stands.
     """
     # An unknown key first: a missing one is often the same mistake, seen from the other side.
     found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first = found[0]
-    loc = tuple(str(part) for part in first["loc"])
+    loc = (*at, *(str(part) for part in first["loc"]))
     where = place_of(loc, places, whole)
     rest = len(found) - 1
     more = f" ({rest} more {'mistake' if rest == 1 else 'mistakes'} after this one.)" if rest else ""
@@ -117,25 +122,49 @@ def shown(value: Any) -> str:
 
 
 def keys(model: type[BaseModel] = PipelineSpec, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Paths of all keys that a spec may have, those of the inner parts included."""
+    """Paths of all keys that a spec may have, those of the inner parts included.
+
+    A part under names of the user's own has "*" in their place; the numbers of a list are left out.
+    """
     found: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
         path = (*at, field.alias or name)
         found.append(path)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += keys(field.annotation, path)
+        for inner, below in parts_of(field.annotation):
+            found += keys(inner, (*path, *below))
     return found
 
 
-def nearest(loc: tuple[str, ...]) -> str:
-    """What is likely meant by a key that does not exist, as the end of a sentence."""
-    every = [*keys(), ("sweep",)]
-    siblings = [path[-1] for path in every if path[:-1] == loc[:-1]]
+def parts_of(annotation: Any) -> list[tuple[type[BaseModel], tuple[str, ...]]]:
+    """The parts that a key's value may be or hold, each with what stands between."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, ())]
+    origin = get_origin(annotation)
+    if origin not in (Union, UnionType, list, dict):
+        return []
+    between = ("*",) if origin is dict else ()
+    return [(part, (*between, *below)) for inner in get_args(annotation) for part, below in parts_of(inner)]
+
+
+def nearest(loc: tuple[str, ...], every: Sequence[tuple[str, ...]] | None = None) -> str:
+    """What is likely meant by a key that does not exist, as the end of a sentence.
+
+    Args:
+        loc: The key.
+        every: The keys that it may be meant for; all of a spec file if not given.
+    """
+    every = every or [*keys(), *keys(FileKeys)]
+    here = tuple(part for part in loc[:-1] if not part.isdigit())
+    siblings = [path[-1] for path in every if _alike(path[:-1], here)]
     close = get_close_matches(loc[-1], siblings, n=1)
     if close:
-        return f"did you mean {'.'.join((*loc[:-1], close[0]))}?"
-    by_leaf = {path[-1]: path for path in every}
+        return f"did you mean {_dotted((*loc[:-1], close[0]))}?"
+    by_leaf = {path[-1]: path for path in reversed(every) if "*" not in path}
     close = get_close_matches(loc[-1], by_leaf, n=1, cutoff=0.8)
     if close:
         return f"did you mean {'.'.join(by_leaf[close[0]])}?"
     return f"the keys there are {', '.join(siblings)}."
+
+
+def _alike(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    return len(pattern) == len(path) and all(a in ("*", b) for a, b in zip(pattern, path, strict=True))

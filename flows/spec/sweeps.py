@@ -57,10 +57,20 @@ class Sweep:
         return tuple(self.axes)
 
     @property
+    def many(self) -> bool:
+        """Whether the file asks for several pipelines, be it that one came of it."""
+        return bool(self.axes)
+
+    @property
     def spec(self) -> dict[str, Any]:
         """What all points share, every default filled in, and the sweep: as a spec file would say it."""
+        return {**self.shared, KEY: self.axes}
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all points share, every default filled in."""
         shared = _shared([point.spec.canonical() for point in self.points])
-        return {"name": self.name, **{k: v for k, v in shared.items() if k != "name"}, KEY: self.axes}
+        return {"name": self.name, **{k: v for k, v in shared.items() if k != "name"}}
 
 
 def label_of(values: Mapping[str, Any]) -> str:
@@ -124,7 +134,7 @@ def _check_key(key: str, where: Place) -> None:
     if path == (KEY,):
         raise SpecError(f"{where}: {KEY} cannot be swept; name the keys of the spec that change.")
     if path not in every:
-        raise SpecError(f"{where}: there is no key {key}; {nearest(path)}")
+        raise SpecError(f"{where}: there is no key {key}; {nearest(path, every)}")
     if path == ("name",):
         raise SpecError(f"{where}: name cannot be swept; every point is called after its values.")
     inner = [".".join(other) for other in every if other[:-1] == path]

@@ -83,15 +83,15 @@ class Tracker:
         if self._client is None:
             self._put_by(note, self._failure)
             return None
-        failures = _failures()
+        expected = failures()
         try:
             found = self._tell(note)
-        except failures as error:
+        except expected as error:
             self._put_by(note, error)
             return None
         try:
             self.told = tell_waiting(self._tell_again)
-        except failures as error:
+        except expected as error:
             log.warning("Runs that wait for MLflow wait on (%s).", _first_line(error))
         return found
 
@@ -110,10 +110,10 @@ class Tracker:
         try:
             uri = os.environ.get("MLFLOW_TRACKING_URI")
             own = uri is None
-            client = MlflowClient(tracking_uri=uri or _own_store(home().resolve() / "mlflow.db"))
+            client = MlflowClient(tracking_uri=uri or own_store(home().resolve() / "mlflow.db"))
             self._experiment = _experiment(client, home() / "mlflow-artifacts" if own else None)
             self._client = client
-        except _failures() as error:
+        except failures() as error:
             self._failure = error
 
     def _tell_again(self, note: Note) -> str:
@@ -201,15 +201,15 @@ def _in_parts(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
         yield part
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it cannot be told."""
+def failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it cannot be told, to be called where MLflow has been imported."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     return (MlflowException, SQLAlchemyError, OSError)
 
 
-def _own_store(place: Path) -> str:
+def own_store(place: Path) -> str:
     """The URL of the user's own database, filled first if it is new.
 
     Filling takes seconds, and a process that ends in the middle would leave tables that MLflow can neither use nor

@@ -19,6 +19,7 @@ from registry.hub.entries import (
     validation_entry,
     vector_entry,
 )
+from registry.hub.exports import exports_of
 from registry.hub.manifest import MANIFEST, MAX_MANIFEST, TENSORS, Manifest
 from registry.hub.parsing import read_manifest
 from registry.hub.public import local_names
@@ -79,13 +80,16 @@ def bundle(registry: Registry, reference: str, targets: Sequence[str] = (), *, f
     }
     for found in figures.values():
         contents |= found
+    entries = [vector_entry(t, loaded[t.id], names) for t in transplants]
+    for entry, t in zip(entries, transplants, strict=True):
+        contents |= exports_of(entry, loaded[t.id])
     try:
         manifest = Manifest.sealed(
             concept=loaded[main.id].concept,
             description=registry.concepts().get(loaded[main.id].concept, (None, None))[1],
             registered=registered_entry(main),
             source=vector_entry(vector, loaded[vector.id], names),
-            transplants=[vector_entry(t, loaded[t.id], names) for t in transplants],
+            transplants=entries,
             validations=[
                 validation_entry(registry, check, t, sorted(figures[check.id]), names)
                 for t in transplants

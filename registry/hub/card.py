@@ -8,6 +8,7 @@ from contrans.errors import ArtifactError
 from contrans.report.evidence import Evidence
 from contrans.validation.grids import Grid, markdown_text
 from contrans.validation.row_table import COSTS, MEAN
+from registry.hub import exports
 from registry.hub.manifest import MANIFEST, TENSORS, Manifest, ValidationEntry, VectorEntry
 from registry.hub.public import licence_fields
 
@@ -85,6 +86,12 @@ def _use(manifest: Manifest, repo: str) -> Iterator[str]:
         "`contrans.pull` checks size and SHA-256 of everything against the manifest, and that the model is the one "
         "the directions were fitted for. The dose is the shift in median norms of the residual stream."
     )
+    if told := list(exports.lines(manifest)):
+        yield (
+            "Without contrans: the same shift with its dose folded in, as other tools read it. They add it at every "
+            "token, at BOS too, with a coefficient of 1."
+        )
+        yield "\n".join(told)
 
 
 def _results(manifest: Manifest) -> Iterator[str]:

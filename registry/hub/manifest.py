@@ -23,6 +23,7 @@ TENSORS = "model.safetensors"
 CARD = "README.md"
 MAX_MANIFEST = 8 * 2**20  # bytes
 _FIGURE = re.compile(r"figures/[A-Za-z0-9._/-]+\.png")
+_EXPORT = re.compile(r"exports/[A-Za-z0-9._/-]+\.(gguf|pt|safetensors|yaml)")
 _OUTSIDE_CONTENT = ("content", "library_versions")
 
 
@@ -34,8 +35,8 @@ def _name(value: str) -> str:
 
 
 def _file(value: str) -> str:
-    if value != TENSORS and not _FIGURE.fullmatch(_name(value)):
-        raise ValueError(f"it lists {value[:80]!r}, but only {TENSORS} and figures/*.png belong there")
+    if value != TENSORS and not any(kind.fullmatch(_name(value)) for kind in (_FIGURE, _EXPORT)):
+        raise ValueError(f"it lists {value[:80]!r}, but only {TENSORS} and figures/*.png or exports/* belong there")
     return value
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from .ratio import Benchmark
 
-MODULES = ("capture", "precision", "maps", "validation", "steering", "orchestration", "registry")
+MODULES = ("capture", "precision", "maps", "validation", "steering", "orchestration", "registry", "browse")
 """Modules with a list `BENCHMARKS`, in the order that they run in."""
 
 

@@ -59,6 +59,7 @@ def test_stdout_is_data_and_stderr_is_talk(done: Done) -> None:
     assert "Not significant" in done.process.stdout
     assert "✓ validate" in done.process.stderr
     assert "contrans list" in done.process.stderr
+    assert done.process.stderr.rstrip().splitlines()[-1].startswith("browse ")
     for noise in ("prefect", "mlflow", "alembic", "INFO", "Traceback"):
         assert noise not in done.process.stderr.replace(str(done.home), "")
     assert Path(done.found["run"]["figure"]).read_bytes().startswith(b"\x89PNG")

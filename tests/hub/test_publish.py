@@ -42,7 +42,9 @@ def test_one_commit_and_one_tag_with_all_that_is_promised(
     assert (len(there.commits), there.tags) == (2, {"v1": there.head.oid})
     files = there.head.files
     figure = f"figures/{TARGET.name}/emotion/accuracy.png"
-    assert set(files) == {".gitattributes", "README.md", "contrans.json", "model.safetensors", figure}
+    exports = {path for path in files if path.startswith(f"exports/{TARGET.name}/")}
+    assert set(files) - exports == {".gitattributes", "README.md", "contrans.json", "model.safetensors", figure}
+    assert len(exports) == 6
 
     tensors = load(files["model.safetensors"])
     expected = {f"source.block.{b}": made.source.direction(b) for b in range(5)}

@@ -63,6 +63,8 @@ def test_the_smallest_sufficient_dose():
     assert sufficient_dose([0.3, 0.1, 0.2], [1.0, 0.5, 0.9], 0.0) == 0.3
     # an arm that does nothing takes the smallest dose
     assert sufficient_dose([0.1, 0.2], [0.1, 0.1], 0.1) == 0.1
+    # where every dose does harm, the one that does least
+    assert sufficient_dose([0.2, 0.1], [0.2, 0.3], 0.5) == 0.1
 
 
 def test_no_items():

@@ -1,0 +1,89 @@
+"""The texts of a spec are read once for all that name the same ones, and again when a file has changed."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows import texts
+from flows.spec import PipelineSpec, load_spec
+from flows.steps import build_steps
+from flows.study import Study, study
+from flows.texts import read_texts
+
+
+@dataclass(frozen=True)
+class Facts:
+    name: str
+    fingerprint: str
+    n_blocks: int = 4
+
+
+@pytest.fixture
+def folder(spec_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(spec_path.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors")))
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[PipelineSpec]:
+    """The specs whose texts were read from their files."""
+    found: list[PipelineSpec] = []
+    whole = texts._read
+    monkeypatch.setattr(texts, "_read", lambda spec: found.append(spec) or whole(spec))
+    monkeypatch.setattr(texts, "_KNOWN", {})
+    return found
+
+
+def of(spec: PipelineSpec, target: str = "t") -> Study:
+    return study(spec, Facts("source", "s"), Facts("target", target))
+
+
+def test_cells_with_the_same_texts_read_them_once(folder: Path, reads: list[PipelineSpec]) -> None:
+    spec = load_spec(folder / "tiny.yaml")
+    for number in range(20):
+        build_steps(load_spec(folder / "tiny.yaml", [f"seed={number}"]), Facts("s", "s"), Facts("t", str(number)))
+    assert len(reads) == 1
+    one, other = of(spec), of(spec, "other")
+    assert one.texts is other.texts
+    assert one.refine_prompts() == other.refine_prompts()
+    assert one.refined_from(one.contrasts[0]) is other.refined_from(other.contrasts[0])
+
+
+@pytest.mark.parametrize(
+    "setting", ["corpus.wrapped=30", "validate.generic_texts=5", "concepts=[civility]", "validate.protocol=emotion"]
+)
+def test_other_texts_are_others(folder: Path, reads: list[PipelineSpec], setting: str) -> None:
+    read_texts(load_spec(folder / "tiny.yaml"))
+    read_texts(load_spec(folder / "tiny.yaml", [setting]))
+    assert len(reads) == (1 if "protocol" in setting else 2)
+
+
+def test_what_hangs_on_the_number_of_pairs_is_kept_apart(folder: Path, reads: list[PipelineSpec]) -> None:
+    few, all_of_them = (of(load_spec(folder / "tiny.yaml", [f"refine.pairs={n}"])) for n in (3, "null"))
+    assert len(reads) == 1
+    assert len(few.refine_prompts()) < len(all_of_them.refine_prompts())
+    assert len(few.refined_from(few.contrasts[0]).positives) == 3
+    assert len(few.refine_answers()) == len(few.refine_prompts())
+
+
+@pytest.mark.parametrize("file", ["passages.txt", "moods/calm.yaml", "moods/new.yaml"])
+def test_a_changed_file_is_read_again(folder: Path, reads: list[PipelineSpec], file: str) -> None:
+    spec = load_spec(folder / "tiny.yaml")
+    before = read_texts(spec)
+    path = folder / file
+    source = path if path.exists() else folder / "moods" / "calm.yaml"
+    path.write_text(source.read_text().replace("lake", "long lake").replace("number", "the number") + "\n")
+    if file == "moods/new.yaml":
+        path.write_text(path.read_text().replace("moods/calm", "moods/new").replace("label: calm", "label: new"))
+    after = read_texts(spec)
+    assert len(reads) == 2
+    assert after is not before
+
+
+def test_few_are_kept(folder: Path, reads: list[PipelineSpec]) -> None:
+    specs = [load_spec(folder / "tiny.yaml", [f"corpus.wrapped={20 + n}"]) for n in range(texts._MOST + 1)]
+    for spec in (*specs, specs[-1], specs[0]):
+        read_texts(spec)
+    assert len(texts._KNOWN) == texts._MOST
+    assert reads == [*specs, specs[0]]

@@ -1,0 +1,184 @@
+"""The same concepts extracted by ConTrans, repeng (PCA) and steering-vectors (mean), side by side: a Markdown table.
+
+    CONTRANS_INTEROP_PYTHON=.venv-interop/bin/python python -m tests.interop.side_by_side [--pairs 48] [-o FILE]
+
+Each package extracts every emotion from the same pairs of texts in the source model; its file is imported into a
+registry of its own, carried by one and the same map into the target, put in at one and the same block, and scored by
+the emotion protocol at equal KL to the unsteered model: only the extraction differs. Directions of the target's own
+are the reference of the gain recovered.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrans.concepts import ConceptVector, ContrastSet, refine, refine_states
+from contrans.concepts.contrast import family_of
+from contrans.maps import corpus, fit_map
+from contrans.models import Model, load_model, resolve
+from contrans.states import capture
+from contrans.validation.arms import Directions
+from contrans.validation.comparison import validate
+from contrans.validation.dosing import dose_at_kl, mean_kl
+from contrans.validation.emotion import EmotionProtocol
+from contrans.validation.fluency import FluencyMeter
+from contrans.validation.rows import ConceptHits, gain_recovered
+from registry import Registry
+from registry.imported import import_vector
+from tests.interop.other_python import run_there
+
+SOURCE, TARGET = "pypi:smollm2-135m-instruct", "pypi:gemma-3-270m"
+SOURCE_BLOCK, TARGET_BLOCK = 27, 14
+KL = 0.1
+"""Nats per token that every arm may cost on generic text."""
+NAMES = {
+    "transplanted": "ConTrans (mean difference)",
+    "steering-vectors": "steering-vectors 0.12 (mean)",
+    "repeng": "repeng 0.4 (PCA of differences)",
+}
+_FILES = {"steering-vectors": "mean.safetensors", "repeng": "pca.gguf"}
+
+
+def as_older_transformers_read_it(reference: str, folder: Path) -> Path:
+    """A folder `model` with the same weights, whose configuration has RoPE's base where transformers 4 looks for it."""
+    source, model = resolve(reference).folder(), folder / "model"
+    assert source is not None, f"load {reference} once, so that it is in the cache"
+    model.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file() and path.name != "config.json" and not (model / path.name).exists():
+            (model / path.name).symlink_to(path)
+    config = json.loads((source / "config.json").read_text())
+    config |= {"rope_theta": config["rope_parameters"]["rope_theta"], "rope_scaling": None}
+    (model / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def prompts(contrast: ContrastSet, pairs: int) -> tuple[list[str], list[str]]:
+    """Pairs of texts of the refine split, which all ways to extract get."""
+    part = contrast.split("refine")
+    n = min(len(part.positives), len(part.negatives), pairs)
+    # negatives come label by label: taken evenly, they are of all the other labels
+    negatives = part.negatives[:: len(part.negatives) // n][:n]
+    return [e.prompt for e in part.positives[:n]], [e.prompt for e in negatives]
+
+
+def ours(source: Model, contrast: ContrastSet, pairs: int) -> ConceptVector:
+    """Our mean difference over the same pairs."""
+    positive, negative = (capture(source, side, blocks=[SOURCE_BLOCK]) for side in prompts(contrast, pairs))
+    states = {SOURCE_BLOCK: (positive[SOURCE_BLOCK], negative[SOURCE_BLOCK])}
+    return refine_states(states, concept=contrast.concept, model=source.record)
+
+
+def extract(source: Model, family: Sequence[ContrastSet], folder: Path, pairs: int) -> None:
+    """Lets both packages extract every concept at the source block, in one process of the other Python."""
+    model = as_older_transformers_read_it(source.reference, folder)
+    jobs = []
+    for contrast in family:
+        there = folder / contrast.concept
+        there.mkdir()
+        (there / "model").symlink_to(model)
+        positive, negative = prompts(contrast, pairs)
+        jobs.append(("extract", there, {"positive": positive, "negative": negative, "layers": [SOURCE_BLOCK]}))
+    run_there(jobs, folder)
+
+
+def imported(source: Model, family: Sequence[ContrastSet], folder: Path) -> dict[str, dict[str, ConceptVector]]:
+    """The packages' vectors by format and concept, as versions of a registry."""
+    with Registry.open(folder / "registry.db") as registry:
+        return {
+            name: {
+                c.concept: import_vector(
+                    registry,
+                    folder / c.concept / file,
+                    format=name,
+                    model=source,
+                    concept=c.concept,
+                    measured_on=c,
+                ).vector
+                for c in family
+            }
+            for name, file in _FILES.items()
+        }
+
+
+def table(vectors: Mapping[str, Mapping[str, ConceptVector]], found: Mapping[str, Any]) -> str:
+    """The Markdown table: one row for each way to extract, the target's own directions and the unsteered model."""
+    lines = [
+        "| extracted by | cosine to ours | dose at KL .1 | logit accuracy [95 %] | gain recovered [95 %] |",
+        "|---|---|---|---|---|",
+    ]
+    for arm in ["unsteered", *NAMES, "own"]:
+        name = {"unsteered": "nothing (unsteered)", "own": "the target's own vectors"}.get(arm) or NAMES[arm]
+        accuracy = found["summary"][arm]
+        cells = ["–", "–", f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]", "–"]
+        if arm in vectors:
+            reference = vectors["transplanted"]
+            cosines = [
+                float(torch.cosine_similarity(v.direction(SOURCE_BLOCK), reference[c].direction(SOURCE_BLOCK), dim=0))
+                for c, v in vectors[arm].items()
+            ]
+            cells[0] = f"{sum(cosines) / len(cosines):.2f}"
+            value, low, high = found["recovered"][arm]
+            cells[3] = "–" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+        if arm in found["doses"]:
+            cells[1] = f"{found['doses'][arm]:.3g}"
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def compare(folder: Path, *, per_label: int, pairs: int, n_texts: int) -> str:
+    """Runs all of it and gives the table."""
+    source, target = load_model(SOURCE), load_model(TARGET)
+    family = family_of("emotion/anger")
+    extract(source, family, folder, pairs)
+    vectors = {"transplanted": {c.concept: ours(source, c, pairs) for c in family}}
+    vectors |= imported(source, family, folder)
+    texts = corpus("passages").take(n_texts).wrap(family[0].template)
+    across = fit_map(
+        source, target, texts, source_blocks=[SOURCE_BLOCK], target_blocks=[TARGET_BLOCK], judged_by=family
+    )
+    own = {c.concept: refine(target, c, blocks=[TARGET_BLOCK]) for c in family}
+    by_arm = {
+        arm: {c: across.map_direction(v).direction(TARGET_BLOCK) for c, v in of.items()} for arm, of in vectors.items()
+    }
+    by_arm["own"] = {c: v.direction(TARGET_BLOCK) for c, v in own.items()}
+    scale = sum(v.residual_norm[TARGET_BLOCK] for v in own.values()) / len(own)
+    directions = Directions(by_arm, scale)
+    arms = ["unsteered", *by_arm]
+    meter = FluencyMeter(target, TARGET_BLOCK, corpus("passages").take(6, start=n_texts).texts)
+    test = EmotionProtocol(target, family, block=TARGET_BLOCK, split="test", per_label=per_label)
+    doses = {arm: dose_at_kl(partial(mean_kl, meter, directions, arm), KL, tolerance=0.05) for arm in by_arm}
+    kept: dict[str, ConceptHits] = {}
+    _, summary = validate(test, directions, meter, arms=arms, doses=doses, keep=kept.update)
+    concepts = [c.concept for c in family]
+    recovered = {
+        arm: gain_recovered({**kept, "transplanted": kept[arm]}, test.effect, concepts, test.n_items, 0)
+        for arm in vectors
+    }
+    return table(vectors, {"summary": summary, "doses": doses, "recovered": recovered})
+
+
+def main() -> None:
+    """Prints the table, or writes it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--per-label", type=int, default=16, help="test scenarios of each emotion")
+    parser.add_argument("--pairs", type=int, default=48, help="pairs of texts that every concept is extracted from")
+    parser.add_argument("--texts", type=int, default=1300, help="texts that the map is fitted on")
+    parser.add_argument("-o", "--out", type=Path, help="write the table there")
+    typed = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        made = compare(Path(folder), per_label=typed.per_label, pairs=typed.pairs, n_texts=typed.texts)
+    if typed.out is not None:
+        typed.out.write_text(made)
+    sys.stdout.write(made)
+
+
+if __name__ == "__main__":
+    main()
