@@ -21,11 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(registry_app, name="registry")
-add_hub_commands(app)
-add_browse_commands(app)
-add_exchange_commands(app)
-add_serving_commands(app)
 
 Spec = Annotated[
     str,
@@ -132,4 +127,10 @@ def models(as_json: Json = False) -> None:
     models_command(as_json=as_json)
 
 
+# the order is that of the help
 add_looking_commands(app)
+add_browse_commands(app)
+add_hub_commands(app)
+add_exchange_commands(app)
+add_serving_commands(app)
+app.add_typer(registry_app, name="registry")
