@@ -11,12 +11,12 @@ from rich.text import Text
 
 from contrans.validation.grids import Grid
 from contrans.validation.wording import shown, spoken
-from flows.cli.differences import Number, Setting, compared_numbers, compared_settings
 from flows.cli.opening import open_reader
 from flows.cli.plots import visible
 from flows.cli.talk import data_console, print_json
 from registry import Result
 from registry.browse.comparing import Compared, Row, compare_versions
+from registry.browse.differences import Number, Setting, compared_numbers, compared_settings
 from registry.browse.facts import sentence
 
 _LEGEND = (

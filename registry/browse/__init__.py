@@ -21,7 +21,7 @@ scripts holds for all of it; and pages of a long list are read from the database
 | `reading` | how is a registry opened so that nothing can change it? |
 | `filtering`, `listing` | which transplants fit, in which order, a page at a time? |
 | `facts`, `evidence`, `pages` | what does the page of a version say? |
-| `graph`, `comparing`, `vectors`, `spaces` | lineage, comparison, cosines, overviews |
+| `graph`, `comparing`, `differences`, `vectors`, `spaces` | lineage, comparison, cosines, overviews |
 | `charts` | how is it drawn? |
 | `worker`, `playground`, `play_page` | who writes, who waits, what is streamed |
 | `security`, `app`, `views`, `serving`, `reports`, `links` | who may look, at which address, as which file |

@@ -1,29 +1,25 @@
 """Versions side by side: their numbers with the difference to the first, cosines of their vectors, their settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 from contrans.errors import RegistryError
-from contrans.validation.row_table import MEAN, is_p_value
 from contrans.validation.wording import shown, spoken
-from registry.browse.facts import settings
+from registry.browse.differences import Number, compared_numbers, compared_settings
 from registry.browse.reading import Reader
 from registry.browse.vectors import blocks_of, cosine
-from registry.gates import CHOSEN_ON
-from registry.records import Result, Version
+from registry.records import Version
 
 MOST = 6
-_ARMS = ("unsteered", "transplanted", "own")
-_Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, and how it differs from the first version's: "higher", "lower", "no difference" or ""."""
+    """A number; whether it is "higher" than the first version's, "lower", "no difference" or ""; and by how much."""
 
     text: str
     verdict: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,55 +49,23 @@ def compare_versions(registry: Reader, references: Sequence[str]) -> Compared:
     """
     versions = tuple(dict.fromkeys(registry.get(reference) for reference in references))
     if not 2 <= len(versions) <= MOST:
-        raise RegistryError(f"{len(versions)} versions were named; compare two to {MOST} different ones.")
-    measured = [_numbers(registry, version) for version in versions]
-    keys = dict.fromkeys(key for numbers in measured for key in numbers)
+        named = "one version was" if len(versions) == 1 else f"{len(versions)} different versions were"
+        raise RegistryError(f"{named.capitalize()} named; compare two to {MOST}.")
     return Compared(
         versions,
-        tuple(_number_row(key, [numbers.get(key) for numbers in measured]) for key in keys),
+        tuple(map(_number_row, compared_numbers(registry, versions))),
         _cosine_rows(registry, versions),
-        _setting_rows([settings(version.manifest) for version in versions]),
+        tuple(Row(s.name, tuple(map(Cell, s.values)), s.differs) for s in compared_settings(registry, versions)),
     )
 
 
-def difference(first: Result, other: Result) -> tuple[float, float] | None:
-    """The 95 % interval of `other` − `first` from the interval of each; None where one has none.
-
-    The square-and-add interval of Newcombe (1998, method 10) and Zou & Donner (2008): d ∓ √((θ₂ − l₂)² + (u₁ − θ₁)²).
-    It takes the two for independent; versions scored on the same items differ by less than it allows for, so that a
-    difference that it calls one is one.
-    """
-    ends = (first.value, first.low, first.high, other.value, other.low, other.high)
-    if any(end is None for end in ends):
-        return None
-    value, low, high, value2, low2, high2 = (float(end) for end in ends if end is not None)
-    apart = value2 - value
-    return apart - sqrt((value2 - low2) ** 2 + (high - value) ** 2), apart + sqrt(
-        (high2 - value2) ** 2 + (value - low) ** 2
-    )
-
-
-def _numbers(registry: Reader, version: Version) -> dict[_Key, Result]:
-    """What validations say of a version on test, by protocol, arm and metric; its own concept before the mean."""
-    found: dict[_Key, Result] = {}
-    for validation in registry.validations(version):
-        rows = [r for r in registry.results(validation) if r.split not in CHOSEN_ON and not is_p_value(r.metric)]
-        for row in sorted(rows, key=lambda r: r.concept == MEAN):
-            if row.arm in _ARMS:
-                found.setdefault((row.protocol, row.arm, row.metric), row)
-    return found
-
-
-def _number_row(key: _Key, results: Sequence[Result | None]) -> Row:
-    first = results[0]
+def _number_row(number: Number) -> Row:
     cells = []
-    for i, result in enumerate(results):
+    for result, found in zip(number.results, number.differences, strict=True):
         text = "–" if result is None else shown(result.value, result.low, result.high)
-        verdict = ""
-        if i and first is not None and result is not None and (ends := difference(first, result)) is not None:
-            verdict = "higher" if ends[0] > 0 else "lower" if ends[1] < 0 else "no difference"
-        cells.append(Cell(text, verdict))
-    return Row(", ".join(map(spoken, key)), tuple(cells), any(cell.verdict in ("higher", "lower") for cell in cells))
+        cells.append(Cell(text, "" if found is None else found.verdict, "" if found is None else found.words))
+    name = ", ".join(map(spoken, (number.protocol, number.arm, number.metric)))
+    return Row(name, tuple(cells), any(cell.verdict in ("higher", "lower") for cell in cells))
 
 
 def _cosine_rows(registry: Reader, versions: Sequence[Version]) -> tuple[Row, ...]:
@@ -119,11 +83,3 @@ def _cosine_rows(registry: Reader, versions: Sequence[Version]) -> tuple[Row, ..
             cells = [Cell("–" if block not in blocks else "only here") for blocks in directions]
         rows.append(Row(f"block {block}", tuple(cells)))
     return tuple(rows)
-
-
-def _setting_rows(found: Sequence[Mapping[str, str]]) -> tuple[Row, ...]:
-    rows = []
-    for name in dict.fromkeys(key for each in found for key in each):
-        texts = [each.get(name, "–") for each in found]
-        rows.append(Row(name, tuple(map(Cell, texts)), len(set(texts)) > 1))
-    return tuple(sorted(rows, key=lambda row: not row.differs))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from registry.browse.charts import Series, heat, line_chart, scatter, sparkline, ticks
-from registry.browse.comparing import difference
+from registry.browse.differences import difference
 from registry.browse.graph import Edge, Graph, Node, draw
 from registry.browse.vectors import cosine, cosines, plane
 from registry.records import Result

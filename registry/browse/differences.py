@@ -1,8 +1,9 @@
-"""What `contrans compare` finds: numbers of versions with their differences to the first, and their settings."""
+"""Where versions differ: in their numbers, by paired tests where items were kept, and in their settings."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 from contrans.errors import ContransError
@@ -10,11 +11,10 @@ from contrans.validation.drift import changes
 from contrans.validation.outcomes import FILE, Outcomes, paired
 from contrans.validation.row_table import MEAN, is_p_value
 from contrans.validation.wording import p_value
-from registry import Result, Version
-from registry.browse.comparing import difference
 from registry.browse.facts import settings
 from registry.browse.reading import Reader
 from registry.gates import CHOSEN_ON
+from registry.records import Result, Version
 
 _ARMS = ("transplanted", "unsteered", "own")
 _MADE_WITH = ("vector", "map")  # inputs whose settings are compared too: they are what makes a transplant differ
@@ -91,7 +91,7 @@ def compared_numbers(registry: Reader, versions: Sequence[Version]) -> list[Numb
     """What validations say of versions on test, and how the others differ from the first.
 
     Where the validations of two kept the outcomes of their items, the effect is compared by a paired test on the items
-    that they share; every other number by the intervals of the two (see `registry.browse.comparing.difference`).
+    that they share; every other number by the intervals of the two (see `difference`).
     """
     measured = [_measured(registry, version) for version in versions]
     scored: dict[str, Any] = {}
@@ -119,6 +119,23 @@ def compared_numbers(registry: Reader, versions: Sequence[Version]) -> list[Numb
                 differences.append(_by_intervals(results[0], result) if i else None)
         numbers.append(Number(*key, results, tuple(differences)))
     return numbers
+
+
+def difference(first: Result, other: Result) -> tuple[float, float] | None:
+    """The 95 % interval of `other` − `first` from the interval of each; None where one has none.
+
+    The square-and-add interval of Newcombe (1998, method 10) and Zou & Donner (2008): d ∓ √((θ₂ − l₂)² + (u₁ − θ₁)²).
+    It takes the two for independent; versions scored on the same items differ by less than it allows for, so that a
+    difference that it calls one is one.
+    """
+    ends = (first.value, first.low, first.high, other.value, other.low, other.high)
+    if any(end is None for end in ends):
+        return None
+    value, low, high, value2, low2, high2 = (float(end) for end in ends if end is not None)
+    apart = value2 - value
+    return apart - sqrt((value2 - low2) ** 2 + (high - value) ** 2), apart + sqrt(
+        (high2 - value2) ** 2 + (value - low) ** 2
+    )
 
 
 def _name(key: tuple[str, str, str], i: int) -> str:
