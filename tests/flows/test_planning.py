@@ -221,7 +221,7 @@ def test_only_specs_that_write_pay_for_it(tmp_path: Path) -> None:
     passes: dict[str, int] = {}
     for name in ("quickstart", "truthfulness", "fairness"):
         spec = load_sweep(name, of_data.get(name, [])).points[0].spec
-        costing = planning._Costing(spec, None, Speeds())
+        costing = planning._Costing(spec, None, Speeds(), planning._Models())
         costs = [step.cost for step in build_steps(spec, *costing.records)]
         passes[name] = sum(cost.passes for cost in costs)
         for cost in costs:
@@ -238,7 +238,7 @@ def test_long_texts_are_written_for_every_concept(spec_path: Path) -> None:
     settings = ["validate.also=[samples, stability]", "validate.new_tokens=10", "validate.long_tokens=50"]
     prompts = ["validate.prompts=" + json.dumps([f"Prompt {i}" for i in range(9)])]
     [point] = load_sweep(spec_path, [f"source={KNOWN_SOURCE}", *settings, *prompts]).points
-    costing = planning._Costing(point.spec, None, Speeds())
+    costing = planning._Costing(point.spec, None, Speeds(), planning._Models())
     costs = {step.name: step.cost for step in build_steps(point.spec, *costing.records)}
     n_concepts, arms = len(costing.study.contrasts), 1 + ("own" in point.spec.validate_.arms)
     samples, stability = costs["samples"], costs["stability"]
