@@ -1,5 +1,6 @@
 """`lm_eval --model steered` with our file gives the scores of our own run under the transplant."""
 
+import logging
 from pathlib import Path
 
 import lm_eval
@@ -66,7 +67,18 @@ def test_the_same_scores(architecture, tmp_path):
     assert results(plain, tasks, "local_pages")["local_pages"][key] != pytest.approx(ours["local_pages"][key], rel=1e-2)
 
 
-def test_the_command_line_takes_the_file(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def own_logging():
+    """The harness's command line sends logs to the stderr of the moment, which is closed after the test."""
+    loggers = [logging.getLogger(name) for name in (None, "lm_eval")]
+    before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def test_the_command_line_takes_the_file(tmp_path, monkeypatch, capsys, own_logging):
     from lm_eval.__main__ import cli_evaluate
 
     model = tiny("llama")

@@ -26,13 +26,14 @@ def s3() -> Iterator[str]:
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    s3fs.S3FileSystem.clear_instance_cache()  # one that is remembered talks to the server of another module
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-word")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         try:
-            s3fs.S3FileSystem().mkdir("bucket")
+            s3fs.S3FileSystem().makedirs("bucket", exist_ok=True)  # buckets outlive their server in a process
             yield "s3://bucket"
         finally:
             server.stop()
