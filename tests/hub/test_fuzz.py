@@ -1,6 +1,9 @@
 """Whatever stands in a manifest or a tensor file: it is read, or refused with our own error."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +130,13 @@ def test_the_good_one_is_read(good: Bundle, tmp_path: Path) -> None:
     assert manifest is not None
     assert manifest.to_bytes() == good.files["contrans.json"]
     assert len(read_tensors(good.files["model.safetensors"], manifest, what="it")) == 6
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+@pytest.mark.parametrize("reader", ["manifest", "tensors"])
+def test_coverage_guided(reader: str) -> None:
+    """A short form of `python -m tests.hub.fuzz`."""
+    command = [sys.executable, "-m", "tests.hub.fuzz", reader, "-runs=3000", "-seed=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Done 3000 runs" in done.stderr
