@@ -62,6 +62,20 @@ def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path, environment: 
     until(lambda: not runs(pid))
 
 
+def test_what_an_ended_child_leaves_is_ended_too(tmp_path: Path, environment: dict[str, str]) -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER
+    (tmp_path / "deaf.py").write_text(deaf)
+    (tmp_path / "leaving.py").write_text(
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-m', 'deaf']); time.sleep(600)"
+    )
+    child = Child("leaving", ["leaving"], environment, tmp_path)
+    child.start()
+    pid = noted(tmp_path)
+    stop([child])
+    until(lambda: not runs(pid))
+    assert not child.died()
+
+
 def test_one_that_dies_is_started_again(tmp_path: Path, environment: dict[str, str]) -> None:
     child = Child("sleeper", ["sleeper"], environment, tmp_path / "logs")
     child.start()
