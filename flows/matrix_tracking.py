@@ -38,17 +38,7 @@ class LaterTracker(Tracker):
     def track(
         self, document: Mapping[str, Any], *, started: float, tags: Mapping[str, str], files: Mapping[str, bytes]
     ) -> str | None:
-        """Keeps a note of a finished run, and gives no id; see `finish`.
-
-        Args:
-            document: The run's document; see `flows.results`.
-            started: When it began, in seconds since 1970.
-            tags: The run's ids elsewhere.
-            files: Further artifacts by name.
-
-        Returns:
-            None; MLflow's id where the note cannot be kept and was told at once.
-        """
+        """Keeps a note of what `Tracker.track` tells at once and gives no id, see `finish`; an id if that fails."""
         if put_by(note_of(document, started=started, ended=time.time(), tags=tags, files=files)) is None:
             return super().track(document, started=started, tags=tags, files=files)
         self._wake.set()

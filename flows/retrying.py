@@ -77,7 +77,7 @@ class Batches:
         """Makes batches half as large from now on if memory runs out."""
         try:
             yield
-        except BaseException as error:
+        except Exception as error:
             if out_of_memory(error):
                 self.halved += 1
                 _give_back_memory()

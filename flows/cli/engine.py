@@ -25,8 +25,8 @@ def engine(talk: Talk, *, verbose: bool = False) -> Iterator[None]:
         talk.wait("starting")
         from prefect.settings import temporary_settings
 
-        from flows.pipeline import watched
         from flows.serving.stages import Untracked
+        from flows.session import watched
 
         if server is not None:
             server.wait()

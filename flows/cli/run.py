@@ -173,7 +173,8 @@ def _engine(
         ahead = Ahead(first, watcher)
         try:
             from flows.matrix_tracking import LaterTracker
-            from flows.pipeline import pipeline, watched
+            from flows.pipeline import pipeline
+            from flows.session import watched
             from flows.tracking import Tracker
 
             tracker = LaterTracker() if later else Tracker()

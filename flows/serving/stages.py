@@ -12,21 +12,12 @@ from typing import Any
 from prefect import flow
 
 from contrans.errors import ContransError
-from flows.pipeline import (
-    Session,
-    current,
-    prepare_models,
-    register,
-    run_all,
-    run_session,
-    run_steps,
-    watched,
-    watching,
-)
+from flows.pipeline import prepare_models, register, run_all, run_steps
 from flows.registering import Until
 from flows.serving.forms import Settings, Spec, read
 from flows.serving.showing import Progress, begin_run, leave_assets, leave_results
 from flows.serving.slots import gpu_slot
+from flows.session import Session, current, run_session, watched, watching
 from flows.spec import PipelineSpec
 from flows.tracking import Tracker
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from tests.flows.tiny_pipeline import TEMPLATE, write_mood
 from tests.tiny import tiny_model, tiny_tokenizer
 
-TEMPLATE = "Say: {text}\nThe mood is"
 _WORDS = ("calm", "hurry", "doubt", "trust", "pride", "shame", "hope", "dread", "warmth", "grief", "wonder", "boredom")
 _PLACES = ("at home", "in town", "on the hill", "by the sea", "at school", "in the yard", "near here", "far off")
 _PEOPLE = ("she says", "he thinks", "we know", "they write", "you hear")
@@ -76,16 +76,5 @@ def _label(number: int) -> str:
 def _concept(folder: Path, label: str) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = [f"there is {label} {where}, {who}" for where in _PLACES for who in _PEOPLE]
-    contents = {
-        "format_version": 1,
-        "name": f"moods/{label}",
-        "concept": label,
-        "family": "moods",
-        "kind": "family",
-        "licence": "Apache-2.0",
-        "template": TEMPLATE,
-        "label": label,
-        "positive": texts,
-    }
-    (folder / f"{label}.yaml").write_text(yaml.safe_dump(contents), encoding="utf-8")
+    write_mood(folder, label, texts)
     return texts

@@ -68,19 +68,24 @@ def _concepts(folder: Path) -> list[str]:
     for label, stem in LABELS.items():
         texts = [f"{stem} {where}, {who}" for where in PLACES for who in PEOPLE]
         every += texts
-        contents = {
-            "format_version": 1,
-            "name": f"moods/{label}",
-            "concept": label,
-            "family": "moods",
-            "kind": "family",
-            "licence": "Apache-2.0",
-            "template": TEMPLATE,
-            "label": label,
-            "positive": texts,
-        }
-        (folder / f"{label}.yaml").write_text(yaml.safe_dump(contents), encoding="utf-8")
+        write_mood(folder, label, texts)
     return every
+
+
+def write_mood(folder: Path, label: str, texts: list[str]) -> None:
+    """Writes a contrast set of the family "moods" into a folder."""
+    contents = {
+        "format_version": 1,
+        "name": f"moods/{label}",
+        "concept": label,
+        "family": "moods",
+        "kind": "family",
+        "licence": "Apache-2.0",
+        "template": TEMPLATE,
+        "label": label,
+        "positive": texts,
+    }
+    (folder / f"{label}.yaml").write_text(yaml.safe_dump(contents), encoding="utf-8")
 
 
 def _triples(n: int) -> list[tuple[int, str, str]]:
