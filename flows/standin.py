@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from contrans.models import Model
+    from contrans.models.turns import one_at_a_time
 
 BLOCKS = 4
 WIDEST = 2048
@@ -43,7 +44,7 @@ def stand_in(reference: str, sizes: Sizes, device: str) -> "Model":
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         config = AutoConfig.for_model("llama", **_llama(sizes))
-    with torch.random.fork_rng(devices=[]):
+    with one_at_a_time(), torch.random.fork_rng(devices=[]):
         module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(device)
     return Model.wrap(module, _tokenizer(config.vocab_size), reference)
 

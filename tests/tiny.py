@@ -16,6 +16,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from contrans.models.model import Model
+from contrans.models.turns import one_at_a_time
 
 VOCAB_SIZE = 128
 BOS, EOS, PAD = 1, 2, 0
@@ -132,7 +133,7 @@ def tiny_model(
     """
     config = tiny_config(architecture, hidden_size=hidden_size, layers=layers, **extra)
     auto = AutoModelForImageTextToText if architecture in VISION_ARCHITECTURES else AutoModelForCausalLM
-    with torch.random.fork_rng(devices=[]):
+    with one_at_a_time(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = auto.from_config(config, dtype=torch.float32)
         # The default initialisation (σ = .02, zero biases) makes blocks nearly the identity, and a test

@@ -11,6 +11,7 @@ from contrans.exchange.shift import Shift
 from contrans.exchange.torch_file import saved
 from contrans.models.blocks import find_blocks
 from contrans.models.loading import auto_class
+from contrans.models.turns import one_at_a_time
 
 
 def write_lm_eval(shift: Shift) -> bytes:
@@ -47,7 +48,7 @@ def hookpoint_stem(family: str) -> str:
     if family not in CONFIG_MAPPING:
         raise ModelError(f"transformers knows no {family!r} models, so lm-eval's hookpoints cannot be named for them.")
     config = CONFIG_MAPPING[family]()
-    with torch.device("meta"):  # no weights are made
+    with one_at_a_time(), torch.device("meta"):  # no weights are made
         module: nn.Module = auto_class(config).from_config(config)
     return relative_to_base(module, find_blocks(module).path)
 

@@ -67,8 +67,9 @@ def _convert(source: Path, work: Path) -> str:
     from contrans.models.fingerprint import fingerprint
     from contrans.models.gguf import read_model, read_tokenizer
     from contrans.models.quiet import quiet
+    from contrans.models.turns import one_at_a_time
 
-    with quiet():
+    with one_at_a_time(), quiet():
         module = read_model(source, scratch=work)
         check_finite(module, source.name)
         try:

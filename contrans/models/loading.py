@@ -32,6 +32,7 @@ from contrans.models.hub import card_licence, explained
 from contrans.models.model import Model
 from contrans.models.quiet import quiet
 from contrans.models.reference import ModelReference, read_manifest, resolve
+from contrans.models.turns import one_at_a_time
 
 LOGGER = logging.getLogger("contrans")
 DTYPES = {
@@ -81,7 +82,7 @@ def load_model(
     where = _device(device)
 
     progress(f"loading {resolved.name}")
-    with quiet(verbose=verbose):
+    with one_at_a_time(), quiet(verbose=verbose):
         try:
             config = AutoConfig.from_pretrained(**source)
             kind = auto_class(config)

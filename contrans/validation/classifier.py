@@ -15,6 +15,7 @@ from transformers import (
 
 from contrans.errors import ModelError, SpecError, TextError
 from contrans.models.quiet import quiet
+from contrans.models.turns import one_at_a_time
 from contrans.validation.text_measures import is_empty
 
 TOXIC_NAMES = ("toxic", "toxicity", "hate", "hateful", "hate speech", "hatespeech", "offensive", "abusive")
@@ -77,7 +78,7 @@ class Classifier:
             SpecError: see `Classifier`.
         """
         try:
-            with quiet():
+            with one_at_a_time(), quiet():
                 loaded, info = AutoModelForSequenceClassification.from_pretrained(reference, output_loading_info=True)
                 tokenizer = AutoTokenizer.from_pretrained(reference)
         except (OSError, ValueError, KeyError) as error:

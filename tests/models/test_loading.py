@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def test_a_folder_loads_as_it_was(architecture: str, tmp_path: Path) -> None:
 def test_a_loaded_model_is_passed_through() -> None:
     model = tiny()
     assert load_model(model) is model
+
+
+def test_models_load_side_by_side(tmp_path: Path) -> None:
+    """While transformers loads a model, no class of its ties weights; what swaps that back must be who swapped it."""
+    ties = PreTrainedModel.tie_weights
+    original = tiny_model("gpt2")
+    folders = [saved(tmp_path / str(i), original) for i in range(2)]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        loaded = list(pool.map(load_model, folders * 20))
+    assert PreTrainedModel.tie_weights is ties
+    ids = torch.tensor([[1, 9, 40, 77]])
+    assert all(torch.equal(model.module(ids).logits, original(ids).logits) for model in loaded)
 
 
 def test_dtype_is_fp32_on_a_cpu_unless_asked(tmp_path: Path) -> None:
