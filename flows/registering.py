@@ -19,7 +19,7 @@ from flows.judging import chance
 from flows.steps import Step
 from flows.store import Store
 from flows.study import SIDES, Study
-from registry import Registry, Result, Version
+from registry import NewVersion, Registry, Result, Version
 
 if TYPE_CHECKING:
     from contrans.models import ModelRecord
@@ -42,7 +42,7 @@ def register_all(
 ) -> list[Version]:
     """Registers all that a pipeline made: models, texts, vectors, maps, transplants, validations.
 
-    Registering the same again returns the versions that are there, so it may be done twice or be cut short.
+    All of them or none. Registering the same again returns the versions that are there, so it may be done twice.
 
     Args:
         study: What the pipeline is about.
@@ -56,10 +56,18 @@ def register_all(
     Returns:
         The versions, inputs before what was made from them.
     """
-    versions: list[Version] = []
+    found = _versions(study, models, steps, store, until)
+    return list(dict.fromkeys(registry.register_many(found, run_id=run_id)))
 
-    def add(kind: str, name: str, manifest: Mapping[str, Any], **more: Any) -> Version:
-        versions.append(registry.register(kind, name, manifest=manifest, run_id=run_id, **more))
+
+def _versions(
+    study: Study, models: Mapping[str, ModelRecord], steps: Mapping[str, Step], store: Store, until: Until
+) -> list[NewVersion]:
+    """What there is to register, inputs before what was made from them."""
+    versions: list[NewVersion] = []
+
+    def add(kind: str, name: str, manifest: Mapping[str, Any], **more: Any) -> NewVersion:
+        versions.append(NewVersion(kind=kind, name=name, manifest=manifest, **more))
         return versions[-1]
 
     names = {side: models[side].name for side in SIDES}
@@ -70,7 +78,7 @@ def register_all(
         sets = {c.name: {split: _text_set(add, c, split) for split in ("refine", "dev", "test")} for c in study.family}
     if until == "vector":
         _vectors(add, study, steps, store, model, sets, {"source": _clearest_block(study, steps, store)})
-        return list(dict.fromkeys(versions))
+        return versions
     choice = _choice(steps, store)
     texts = add(
         "text_set",
@@ -104,7 +112,7 @@ def register_all(
             inputs={**model, "texts": texts},
         )
     if until == "map":
-        return list(dict.fromkeys(versions))
+        return versions
     calibration = json.loads(store.read(steps["calibrate dose"].key)["calibration.json"])
     validation = json.loads(store.read(steps["validate"].key)["validation.json"])
     beside = results_beside(steps, lambda step, name: json.loads(store.read(steps[step].key, name)[name]))
@@ -150,18 +158,18 @@ def register_all(
             # of capability a row is about a task and all concepts
             results=[Result(**r) for r in rows if r["concept"] in (concept, "all") or r["protocol"] == "capability"],
         )
-    return list(dict.fromkeys(versions))
+    return versions
 
 
 def _vectors(
-    add: Callable[..., Version],
+    add: Callable[..., NewVersion],
     study: Study,
     steps: Mapping[str, Step],
     store: Store,
-    model: Mapping[str, Version],
-    sets: Mapping[str, Mapping[str, Version]],
+    model: Mapping[str, NewVersion],
+    sets: Mapping[str, Mapping[str, NewVersion]],
     blocks: Mapping[str, int],
-) -> dict[str, dict[str, Version]]:
+) -> dict[str, dict[str, NewVersion]]:
     """The vectors of the sides that a block is given for, by side and concept."""
     return {
         side: {
@@ -190,7 +198,7 @@ def _choice(steps: Mapping[str, Step], store: Store) -> Choice:
     return read_choice(store.read(steps["choose"].key, "choice.json")["choice.json"])
 
 
-def _text_set(add: Any, contrast: ContrastSet, split: str) -> Version:
+def _text_set(add: Any, contrast: ContrastSet, split: str) -> NewVersion:
     part = contrast.split(split).positives
     return add(
         "text_set",
@@ -206,7 +214,7 @@ def _text_set(add: Any, contrast: ContrastSet, split: str) -> Version:
     )
 
 
-def _others(sets: Mapping[str, Mapping[str, Version]], contrast: ContrastSet, study: Study) -> dict[str, Version]:
+def _others(sets: Mapping[str, Mapping[str, NewVersion]], contrast: ContrastSet, study: Study) -> dict[str, NewVersion]:
     # the negatives of a concept are its siblings' texts
     return {f"negatives/{_role(c)}": sets[c.name]["refine"] for c in study.family if c.name != contrast.name}
 

@@ -128,11 +128,9 @@ def run_stage(
 
 
 def _part(session: Session, goals: Collection[str], until: Until) -> dict[str, Any]:
-    with session.timed("prepare models"):
-        models = prepare_models()
+    models = prepare_models()
     run_steps(session, models, {}, goals=goals)
-    with session.timed("register"):
-        versions = register(models, until)
+    versions = register(models, until)
     found = {
         "spec": session.spec.canonical(),
         "timings": session.timings,

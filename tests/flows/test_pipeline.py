@@ -121,8 +121,12 @@ def test_second_run_recomputes_nothing_on_a_server_of_its_own(contrans: Runner, 
 
 @pytest.mark.parametrize(
     ("module", "owner", "method", "at"),
-    [("flows.store", "Store", "write", 7), ("registry", "Registry", "register", 9)],
-    ids=["between steps", "while registering"],
+    [
+        ("flows.store", "Store", "write", 7),
+        ("registry.blobs", "BlobStore", "put", 9),
+        ("registry.blobs", "BlobStore", "ensure", 5),
+    ],
+    ids=["between steps", "while storing blobs", "while registering"],
 )
 def test_killed_run_resumes_to_the_same_registry(
     contrans: Runner,

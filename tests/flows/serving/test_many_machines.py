@@ -13,14 +13,14 @@ from tests.registry.test_places import s3  # noqa: F401  a fixture
 
 KILL = """
 import os, signal
-from registry import Registry
-original, calls = Registry.register, [0]
+from registry.blobs import BlobStore
+original, calls = BlobStore.put, [0]
 def killed(self, *args, **kwargs):
     calls[0] += 1
     if calls[0] == 12:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *args, **kwargs)
-Registry.register = killed
+BlobStore.put = killed
 from flows.cli import main
 main()
 """
