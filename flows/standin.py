@@ -8,13 +8,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from contrans.models import resolve
+from contrans.models.turns import one_at_a_time
 from flows.costs import Sizes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from contrans.models import Model
-    from contrans.models.turns import one_at_a_time
 
 BLOCKS = 4
 WIDEST = 2048
