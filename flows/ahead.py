@@ -44,10 +44,14 @@ class Ahead:
         self.preparing = 0.0
         self.seconds: dict[str, float] = {}
         self._watcher = watcher
-        self._enough, self._leaving = threading.Event(), threading.Event()
+        self._begun, self._enough, self._leaving = threading.Event(), threading.Event(), threading.Event()
         executor = ThreadPoolExecutor(1, thread_name_prefix="first-steps")
         self._work: Future[None] = executor.submit(self._run)
         executor.shutdown(wait=False)
+
+    def begun(self) -> None:
+        """Returns once the first step computes, or none will: from then on Python is free for another's imports."""
+        self._begun.wait()
 
     def finish(self) -> None:
         """Returns once the step that is under way is done; no other is begun."""
@@ -64,9 +68,16 @@ class Ahead:
     def _advance(self, tokens: int) -> None:
         if self._leaving.is_set():
             raise _Left
+        self._begun.set()
         self._watcher.advance(tokens)
 
     def _run(self) -> None:
+        try:
+            self._do_all()
+        finally:
+            self._begun.set()
+
+    def _do_all(self) -> None:
         start = time.monotonic()
         records = [self.pool.record(side) for side in SIDES]
         self.preparing = time.monotonic() - start
@@ -85,9 +96,14 @@ class Ahead:
                 except Abandoned:
                     return
 
+    def _wait(self, step: str) -> None:
+        self._begun.set()
+        self._watcher.say(waiting_for(step))
+
     def _compute(self, step: Step, context: StepContext) -> None:
-        waits = partial(self._watcher.say, waiting_for(step.name))
-        with to_compute(context.store, step.key, waits=waits, abandoned=self._enough.is_set) as wanted:
+        with to_compute(
+            context.store, step.key, waits=partial(self._wait, step.name), abandoned=self._enough.is_set
+        ) as wanted:
             if not wanted:
                 return
             self._watcher.begin(step.name, sum(cost.tokens for cost in step.cost_left(context.store).by_model))

@@ -61,9 +61,9 @@ def run_command(spec: str, settings: Sequence[str], *, json_file: Path | None, q
     from flows.cli.front import program
 
     called = program()
-    for what, command, why in (("registry", "list", "shows what is there now"), ("browse", "browse", "in a browser")):
-        line = Text.assemble(f"{what:<10}", (f"{called} {command}", "bold"), f" {why}")
-        talk.console.print(line, soft_wrap=True)
+    # What is copied stands at the end of its line, as it is typed.
+    for what, command in (("list it:", "list"), ("browse it:", "browse")):
+        talk.console.print(Text.assemble(f"{what:<12}", (f"{called} {command}", "bold")), soft_wrap=True)
     if failed is not None:
         raise failed
 
@@ -172,6 +172,8 @@ def _engine(
         talk.wait("starting")
         ahead = Ahead(first, watcher)
         try:
+            # Two threads that import take turns, and the first step would come as late as Prefect.
+            ahead.begun()
             from flows.matrix_tracking import LaterTracker
             from flows.pipeline import pipeline
             from flows.session import watched
