@@ -121,6 +121,7 @@ def capture(
     batch_tokens: int = 2048,
     precision: str = "float32",
     special_tokens: bool = True,
+    compile: bool = False,
     progress: Progress | None = None,
 ) -> CapturedStates:
     """The state of each text at one token, or its mean over a run of tokens, for every block asked for.
@@ -136,6 +137,8 @@ def capture(
         batch_tokens: most tokens, padding included, in one batch; on a CPU batches hold at most 512, which is faster.
         precision: "float32" or "bfloat16", see `iter_states`.
         special_tokens: whether the tokenizer adds its BOS.
+        compile: whether blocks run by `torch.compile`, in float32 only. The first batch then takes the time to compile,
+            which pays for many texts on a GPU; where it fails a warning says so, and blocks run as they are.
         progress: called with the number of real tokens after every batch.
 
     Returns:
@@ -146,6 +149,7 @@ def capture(
         BlockError: the model has no such block.
         TextError: a text is empty, too long, or has no token at `position` or in its span.
         StateError: a state is NaN or infinite.
+        SpecError: the precision is not possible, or not in compiled blocks.
     """
     wanted = check_blocks(model, blocks)
     positions = [position] * len(texts) if isinstance(position, int) else list(position)
@@ -153,7 +157,7 @@ def capture(
         raise TextError(f"{len(positions)} positions were given for {len(texts)} texts; give one, or one per text.")
     if spans is not None and len(spans) != len(texts):
         raise TextError(f"{len(spans)} spans were given for {len(texts)} texts; give one per text.")
-    reader = Reader(model, wanted, precision)
+    reader = Reader(model, wanted, precision, compile=compile)
     result = CapturedStates({b: torch.empty((len(texts), model.hidden_size)) for b in wanted})
     pinned = reader.device.type == "cuda"
     store = RowStore(wanted, min(len(texts), CHUNK), model.hidden_size, pinned=pinned)

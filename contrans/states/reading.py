@@ -9,6 +9,7 @@ from torch import nn
 
 from contrans.errors import StateError
 from contrans.models import Model
+from contrans.states.compiling import CompiledBlocks
 from contrans.states.encode import pad_right
 from contrans.states.precision import autocast
 from contrans.states.products import Products
@@ -36,15 +37,18 @@ class Reader:
         model: the model to read.
         blocks: numbers of the blocks, at least one.
         precision: "float32" or "bfloat16" products.
+        compile: whether blocks are compiled while they are read, see `CompiledBlocks`.
 
     Raises:
-        SpecError: the model cannot multiply in that precision.
+        SpecError: the model cannot multiply in that precision, or not in compiled blocks.
     """
 
-    def __init__(self, model: Model, blocks: Sequence[int], precision: str) -> None:
+    def __init__(self, model: Model, blocks: Sequence[int], precision: str, *, compile: bool = False) -> None:
         self.model, self.blocks, self.precision = model, sorted(set(blocks)), precision
         self.device = input_device(model)
-        self.products = Products(model, range(self.blocks[-1] + 1), precision)
+        # the compiler chooses products itself, and does not know oneDNN's
+        self.products = Products(model, range(0 if compile else self.blocks[-1] + 1), precision)
+        self.compiled = CompiledBlocks(model, self.blocks[-1], precision) if compile else None
 
     def read(self, rows: Sequence[Sequence[int]], keep: Keep) -> None:
         """Runs one batch and gives each block's output to `keep`.
@@ -56,6 +60,12 @@ class Reader:
         Raises:
             StateError: a block gives no tensor [batch, width, d], or does not run.
         """
+        if self.compiled is None:
+            self._read(rows, keep)
+        else:
+            self.compiled.run(lambda: self._read(rows, keep))
+
+    def _read(self, rows: Sequence[Sequence[int]], keep: Keep) -> None:
         ids, mask = pad_right(rows, self.model.pad_token_id)
         seen: set[int] = set()
         with (
