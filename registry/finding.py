@@ -7,6 +7,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import aliased
 
 from contrans.errors import RegistryError
+from registry.gains import Gain, gains_of
 from registry.lineage import Direction, Lineage, made_from, outdated, trace
 from registry.reading import Reading
 from registry.records import Outdated, Version
@@ -178,6 +179,19 @@ class Finding(Reading):
             if session.execute(starts).first() is None:
                 raise RegistryError(f"There is no {missing} in the registry; `contrans list` shows what there is.")
             return made_from(session, starts, depth, kind)
+
+    def gains(self, found: Sequence[Version], *, back: int = 1) -> dict[int, tuple[Gain, ...]]:
+        """Gives gain recovered of transplants, and of the versions of their names before them.
+
+        Args:
+            found: Versions of any kind.
+            back: How many versions of a name to look at, that one with them.
+
+        Returns:
+            By the `id` of each transplant among `found`, the oldest first; of a version that has no gain there is none.
+        """
+        with self._database.reading() as session:
+            return gains_of(session, found, back=back)
 
     def stale(self, version: Version | str | None = None, *, superseded: bool = False) -> builtins.list[Outdated]:
         """Tells what is stale because something that it was made from has a newer version by now.

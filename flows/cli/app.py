@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from contrans.errors import SpecError
 from flows.cli.browse import add_browse_commands
 from flows.cli.completing import spec_names
 from flows.cli.exchange import add_exchange_commands
@@ -50,12 +51,15 @@ def front(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the front page as JSON.")] = False,
 ) -> None:
     """Carry a concept from a small aligned language model into another model, with evidence."""
     if context.invoked_subcommand is None:
         from flows.cli.front import front_command
 
-        front_command()
+        front_command(as_json=as_json)
+    elif as_json:
+        raise SpecError("--json before a command is for the front page; put it behind the command.")
 
 
 @app.command()
@@ -95,13 +99,14 @@ def study(
     spec: Spec,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the study goes.")],
     settings: Settings = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Prefect's log too.")] = False,
 ) -> None:
     """Run a sweep or a matrix as a study: one tidy table (study.parquet), its figures, its document in a folder."""
     from flows.cli.study import study_command
 
-    study_command(spec, settings or [], out=out, quiet=quiet, verbose=verbose)
+    study_command(spec, settings or [], out=out, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.completing import model_names, references
+
 if TYPE_CHECKING:
     from contrans.exchange import Shift
     from registry import Registry
@@ -22,7 +24,9 @@ def add_exchange_commands(app: typer.Typer) -> None:
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="The transplant: NAME, NAME@version or NAME@alias.")],
+    name: Annotated[
+        str, typer.Argument(help="The transplant: NAME, NAME@version or NAME@alias.", autocompletion=references)
+    ],
     format: Annotated[str, typer.Option("--format", metavar="FORMAT", help=_EXPORTS)],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="PATH", help="The file or folder to write.")],
     dose: Annotated[
@@ -56,7 +60,12 @@ def export(
 def import_(
     place: Annotated[str, typer.Argument(help="A file, a folder, or ORG/REPO or ORG/REPO@revision.", metavar="PLACE")],
     format: Annotated[str, typer.Option("--format", metavar="FORMAT", help=_IMPORTS)],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="The model that the directions are of.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="MODEL", help="The model that the directions are of.", autocompletion=model_names
+        ),
+    ],
     concept: Annotated[str, typer.Option("--concept", metavar="CONCEPT", help="What the directions stand for.")],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Its name here; by default CONCEPT/MODEL/FORMAT.")

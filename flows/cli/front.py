@@ -4,8 +4,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -16,7 +18,7 @@ from contrans.errors import RegistryError
 from contrans.models.cache import cache_home
 from contrans.validation.wording import shown
 from flows.cli.opening import reader_if_any
-from flows.cli.talk import data_console
+from flows.cli.talk import data_console, print_json
 from registry import home
 from registry.browse.filtering import Filters
 from registry.browse.listing import Line, concepts_page
@@ -32,10 +34,36 @@ _START = (
 )
 
 
-def front_command() -> None:
-    """Prints the front page. Nothing is made or changed, and where the registry cannot be read it says so."""
+@dataclass(frozen=True)
+class _Front:
+    """What the page is made of.
+
+    Attributes:
+        held: Versions of each kind.
+        latest: The latest transplant, one with a result if there is one.
+        problem: Why the registry cannot be shown, or "".
+        following: What to type next, without the program's name.
+    """
+
+    held: dict[str, int]
+    latest: Line | None
+    problem: str
+    following: str
+
+
+def front_command(*, as_json: bool) -> None:
+    """Prints the front page. Nothing is made or changed, and where the registry cannot be read it says so.
+
+    Args:
+        as_json: Whether to print JSON: `version`, `home`, `models`, `next`, and `registry` with `versions` by kind,
+            `latest` and `problem`.
+    """
+    found = _look()
+    if as_json:
+        print_json(_as_json(found, program()))
+        return
     console = data_console()
-    for part in _page(program()):
+    for part in _page(found, program()):
         console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))  # what is copied is not cut
 
 
@@ -52,32 +80,57 @@ def program() -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _page(called: str) -> Iterator[RenderableType]:
+def _look() -> _Front:
+    try:
+        registry = reader_if_any()
+        if registry is None:
+            return _Front({}, None, "", "run quickstart")
+        with registry:
+            latest = _latest(registry)
+            following = "run quickstart" if latest is None else f"show {latest.version.ref}"
+            return _Front(_held(registry), latest, "", following)
+    except RegistryError as error:
+        return _Front({}, None, str(error), "registry check")
+
+
+def _page(found: _Front, called: str) -> Iterator[RenderableType]:
     what = ": carry a concept from a small aligned language model into another, with evidence."
     yield Text.assemble((f"ConTrans {version('contrans')}", "bold"), what)
     yield ""
     yield _pairs((Text(f"{called} {typed}", style="bold"), Text(why)) for typed, why in _START)
     yield ""
-    following = f"{called} run quickstart"
-    try:
-        registry = reader_if_any()
-        if registry is None:
-            yield "The registry holds nothing yet."
-        else:
-            with registry:
-                latest = _latest(registry)
-                yield from _holdings(registry, latest)
-            if latest is not None:
-                following = f"{called} show {latest.version.ref}"
-    except RegistryError as error:
-        yield Text.assemble(("The registry cannot be shown: ", "yellow"), str(error))
-        following = f"{called} registry check"
+    if found.problem:
+        yield Text.assemble(("The registry cannot be shown: ", "yellow"), found.problem)
+    else:
+        held = [f"{count:,} {_plural(kind, count)}" for kind, count in found.held.items()]
+        yield Text(f"The registry holds {', '.join(held) or 'nothing yet'}.")
+    if found.latest is not None:
+        gain = found.latest.gain
+        judged = "" if gain is None else f"  gain recovered {shown(gain.value, gain.low, gain.high)}"
+        when = f"  {found.latest.version.created.astimezone():%Y-%m-%d %H:%M}"
+        yield Text.assemble("The latest: ", (found.latest.version.ref, "bold"), judged, (when, "dim"))
     yield ""
     places = (("home", home(), "CONTRANS_HOME"), ("models", cache_home(), "CONTRANS_CACHE"))
     yield _pairs((Text(name), Text.assemble(_short(path), (f"  {key}", "dim"))) for name, path, key in places)
     yield ""
-    yield Text.assemble("Next: ", (following, "bold"), no_wrap=True, overflow="ignore")
+    yield Text.assemble("Next: ", (f"{called} {found.following}", "bold"), no_wrap=True, overflow="ignore")
     yield Text.assemble(("The Tab key completes names after: ", "dim"), f"{called} --install-completion")
+
+
+def _as_json(found: _Front, called: str) -> dict[str, Any]:
+    latest = None
+    if found.latest is not None:
+        gain = found.latest.gain
+        latest = found.latest.version.as_json() | {
+            "gain_recovered": None if gain is None else {"value": gain.value, "low": gain.low, "high": gain.high}
+        }
+    return {
+        "version": version("contrans"),
+        "home": str(home()),
+        "models": str(cache_home()),
+        "registry": {"versions": found.held, "latest": latest, "problem": found.problem or None},
+        "next": f"{called} {found.following}",
+    }
 
 
 def _latest(registry: Reader) -> Line | None:
@@ -86,18 +139,12 @@ def _latest(registry: Reader) -> Line | None:
     return next((line for line in lines if line.gain is not None), lines[0] if lines else None)
 
 
-def _holdings(registry: Reader, latest: Line | None) -> Iterator[RenderableType]:
+def _held(registry: Reader) -> dict[str, int]:
     # Numbers have no gaps, so that the newest one of each name tells how many there are.
     query = select(NameRow.kind, func.sum(NameRow.last)).group_by(NameRow.kind)
     with registry.session() as session:
         counts = {kind: int(count or 0) for kind, count in session.execute(query)}
-    held = [f"{counts[kind]:,} {_plural(kind, counts[kind])}" for kind in KINDS if counts.get(kind)]
-    yield Text(f"The registry holds {', '.join(held) or 'nothing yet'}.")
-    if latest is not None:
-        gain = latest.gain
-        judged = "" if gain is None else f"  gain recovered {shown(gain.value, gain.low, gain.high)}"
-        when = f"  {latest.version.created.astimezone():%Y-%m-%d %H:%M}"
-        yield Text.assemble("The latest: ", (latest.version.ref, "bold"), judged, (when, "dim"))
+    return {kind: counts[kind] for kind in KINDS if counts.get(kind)}
 
 
 def _plural(kind: str, count: int) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.completing import model_names, references
+
 hub_app = typer.Typer(help="Concepts on the Hugging Face Hub.", no_args_is_help=True)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -18,7 +20,9 @@ def add_hub_commands(app: typer.Typer) -> None:
 
 
 def publish(
-    name: Annotated[str, typer.Argument(help="The transplant: NAME, NAME@version or NAME@alias.")],
+    name: Annotated[
+        str, typer.Argument(help="The transplant: NAME, NAME@version or NAME@alias.", autocompletion=references)
+    ],
     to: Annotated[str, typer.Option("--to", metavar="ORG/REPO", help="Repository of the Hub; made if need be.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     targets: Annotated[
@@ -69,7 +73,12 @@ def publish(
 def pull(
     repo: Annotated[str, typer.Argument(help="ORG/REPO, ORG/REPO@tag or ORG/REPO@commit.", metavar="REPO")],
     target: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The model to put it into; without, the source's own vector.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The model to put it into; without, the source's own vector.",
+            autocompletion=model_names,
+        ),
     ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Take a transplant for other weights of the model.")

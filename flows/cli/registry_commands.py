@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contrans.errors import RegistryError
+from flows.cli.completing import references
 
 if TYPE_CHECKING:
     from registry import Registry, Version
@@ -18,8 +19,13 @@ PROBLEMS = 1  # exit code of a check that found something
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data and errors.")]
-Name = Annotated[str, typer.Argument(help="NAME, NAME@version or NAME@alias; kind:NAME where unclear.")]
-Names = Annotated[list[str], typer.Argument(help="Versions: NAME, NAME@version or NAME@alias.", metavar="NAME…")]
+Name = Annotated[
+    str, typer.Argument(help="NAME, NAME@version or NAME@alias; kind:NAME where unclear.", autocompletion=references)
+]
+Names = Annotated[
+    list[str],
+    typer.Argument(help="Versions: NAME, NAME@version or NAME@alias.", metavar="NAME…", autocompletion=references),
+]
 Tags = Annotated[list[str], typer.Argument(help="Words such as paper or draft/2.", metavar="TAG…")]
 Grace = Annotated[str, typer.Option(metavar="TIME", help="Leave alone what is younger, such as 30m, 1h, 2d or 0.")]
 Archive = Annotated[Path, typer.Argument(help="The archive.", metavar="FILE", dir_okay=False)]
@@ -28,11 +34,15 @@ _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "day
 
 
 @registry_app.command()
-def upgrade() -> None:
+def upgrade(as_json: Json = False) -> None:
     """Create the registry's tables, or bring them up to this version of contrans."""
-    from flows.cli.talk import data_console
+    from flows.cli.talk import data_console, print_json
+    from registry.schema import SCHEMA
 
     _open(create=True).close()
+    if as_json:
+        print_json({"schema": SCHEMA})
+        return
     data_console().print("The registry is up to date.")
 
 
@@ -107,12 +117,13 @@ def restore(
         str | None, typer.Option(metavar="URL", help="Where; by default $CONTRANS_REGISTRY or the usual place.")
     ] = None,
     blobs: Annotated[str | None, typer.Option(metavar="PLACE", help="Folder or URL of the blobs.")] = None,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make a registry from a backup, on SQLite or PostgreSQL; it must not hold anything yet."""
     import os
 
-    from flows.cli.talk import Talk, data_console
+    from flows.cli.talk import Talk, data_console, print_json
     from registry import Registry
 
     with (
@@ -120,6 +131,9 @@ def restore(
         Registry.restore(file, to or os.environ.get("CONTRANS_REGISTRY") or None, blobs=blobs) as registry,
     ):
         count = len(registry.list())
+    if as_json:
+        print_json({"versions": count})
+        return
     data_console().print(f"{count:,} versions were restored.")
 
 
@@ -203,6 +217,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find versions, the latest registered first."""
+    from flows.cli.versions import TREND, print_versions
+
     with _open() as registry:
         found = registry.search(
             " ".join(text) if text else None,
@@ -218,11 +234,15 @@ def search(
             before=before,
             limit=limit,
         )
-    _print_versions(found, as_json=as_json)
+        known = {} if as_json else registry.gains(found, back=TREND)
+    print_versions(found, as_json=as_json, nothing="Nothing fits.", known=known)
 
 
 @registry_app.command()
-def stale(name: Annotated[str | None, typer.Argument(help="Only this version.")] = None, as_json: Json = False) -> None:
+def stale(
+    name: Annotated[str | None, typer.Argument(help="Only this version.", autocompletion=references)] = None,
+    as_json: Json = False,
+) -> None:
     """Say what is stale because something that it was made from has a newer version."""
     from flows.cli.talk import data_console, print_json
 

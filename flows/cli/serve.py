@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli.completing import references, spec_names
+
 if TYPE_CHECKING:
     from flows.serving.machine import Addresses
 
-_Spec = Annotated[str, typer.Argument(help="A YAML file, or the name of one in deployments/pipelines.", metavar="SPEC")]
+_Spec = Annotated[
+    str,
+    typer.Argument(
+        help="A YAML file, or the name of one in deployments/pipelines.", metavar="SPEC", autocompletion=spec_names
+    ),
+]
 _Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as refine.pairs=20."),
@@ -52,7 +59,9 @@ def transplant(
 def revalidate(
     transplants: Annotated[
         list[str] | None,
-        typer.Argument(help="NAME, NAME@version or NAME@alias each; none for all that are published."),
+        typer.Argument(
+            help="NAME, NAME@version or NAME@alias each; none for all that are published.", autocompletion=references
+        ),
     ] = None,
     night: Annotated[
         str | None, typer.Option(metavar="DATE", help="Date to note the scores under; today's by default.")
@@ -170,6 +179,7 @@ def serve(
 def _show(at: "Addresses", *, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from flows.cli.front import program
     from flows.cli.talk import data_console, print_json
 
     if as_json:
@@ -181,6 +191,9 @@ def _show(at: "Addresses", *, as_json: bool) -> None:
             console.print(f"MLflow       {at.mlflow}", highlight=False)
         console.print(f"deployments  {', '.join(at.deployments)}", highlight=False)
         console.print(f"In another terminal: export PREFECT_API_URL={at.api}", highlight=False)
+        linked = f"--prefect {at.prefect}" + (f" --mlflow {at.mlflow}" if at.mlflow else "")
+        said = f"The registry, with links to its runs there: {program()} browse {linked}"
+        console.print(said, highlight=False, soft_wrap=True)
     import sys
 
     sys.stdout.flush()  # who reads it through a pipe waits for it

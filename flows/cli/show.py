@@ -17,9 +17,11 @@ from flows.cli.opening import open_reader
 from flows.cli.plots import visible
 from flows.cli.talk import data_console, print_json
 from registry import Result, Version
+from registry.browse.elsewhere import Elsewhere
 from registry.browse.evidence import Panel, Sample
 from registry.browse.pages import VersionPage, version_page
 from registry.browse.reading import Reader
+from registry.records import Run
 
 _SEVERITY = {"failure": "bold red", "warning": "yellow", "note": "dim"}
 _SAMPLES = 4  # prompts that are shown
@@ -113,17 +115,23 @@ def _facts(page: VersionPage) -> Table:
     grid.add_row("digest", version.digest)
     for key, value in page.settings.items():
         grid.add_row(Text(visible(key)), Text(visible(value)))
+    elsewhere = Elsewhere.find()
     groups = {
         "files": [f"{name}  {digest}" for name, digest in page.files.items()],
         "inputs": [f"{role}  {parent}" for role, parent in page.inputs],
         "used by": [str(child) for _, child in page.used_by],
         "published": [f"{p.repo}@{p.tag or p.commit}" for p in page.publications],
-        "runs": [f"{r.id}  {r.state}  Prefect {r.flow_run_id}  MLflow {r.mlflow_run_id}" for r in page.runs],
+        "runs": [_run(run, elsewhere) for run in page.runs],
     }
     for group, lines in groups.items():
         for i, line in enumerate(lines):
-            grid.add_row(group if i == 0 else "", Text(line))
+            grid.add_row(group if i == 0 else "", Text(visible(line)))
     return grid
+
+
+def _run(run: Run, elsewhere: Elsewhere) -> str:
+    prefect = elsewhere.prefect_run(run) or run.flow_run_id or "–"
+    return f"{run.id}  {run.state}  Prefect {prefect}  MLflow {elsewhere.mlflow_run(run) or run.mlflow_run_id or '–'}"
 
 
 def _described(registry: Reader, version: Version) -> dict[str, Any]:

@@ -7,18 +7,21 @@ from pathlib import Path
 from contrans.errors import SpecError
 from contrans.models import resolve
 from flows.cli.run import run_all, show
-from flows.cli.talk import Talk
+from flows.cli.talk import Talk, print_json
 from flows.runs import open_registry
 from flows.spec import load_sweep
 
 
-def study_command(spec: str, settings: Sequence[str], *, out: Path, quiet: bool, verbose: bool) -> None:
+def study_command(
+    spec: str, settings: Sequence[str], *, out: Path, as_json: bool = False, quiet: bool, verbose: bool
+) -> None:
     """Runs a sweep or a matrix and writes its table and figures.
 
     Args:
         spec: The spec's file or name.
         settings: "key=value" each.
         out: The folder of the study.
+        as_json: Whether to print the document (see `flows.results`) instead of tables.
         quiet: Whether to say nothing on the way.
         verbose: Whether to show the engine's log.
 
@@ -42,7 +45,10 @@ def study_command(spec: str, settings: Sequence[str], *, out: Path, quiet: bool,
 
     files = write_study(found, out)
     talk.cached()
-    show(sweep, found)
+    if as_json:
+        print_json(found)
+    else:
+        show(sweep, found)
     for file in files:
         talk.console.print(f"study     {file}", soft_wrap=True)
     if failed is not None:

@@ -13,18 +13,19 @@ from rich.tree import Tree
 
 from contrans.errors import RegistryError
 from contrans.validation.wording import shown
-from flows.cli.gains import TREND, gains_of
 from flows.cli.opening import open_reader
 from flows.cli.plots import sparkline
 from flows.cli.talk import data_console, print_json
 from registry import Lineage, Version
 from registry.browse.filtering import Filters, Sort
-from registry.browse.listing import Gain, concepts_page
+from registry.browse.listing import concepts_page
 from registry.browse.reading import Reader
+from registry.gains import Gain
 from registry.lineage import Direction
 
 _SCREEN = 100  # versions that are listed on a terminal if no number is given
 _PAGE = 500  # transplants that are fetched at once
+TREND = 8  # versions of a name in its sparkline
 _NARROW = 100  # columns of a terminal below which a list shows less
 _NOTHING = "The registry holds nothing yet; `contrans run quickstart` fills it."
 
@@ -69,7 +70,7 @@ def list_command(wanted: Wanted, *, as_json: bool) -> None:
     limit = wanted.limit or (_SCREEN if sys.stdout.isatty() and not as_json else None)
     with open_reader() as registry:
         versions, after = _found(registry, wanted, limit)
-        known = {} if as_json else gains_of(registry, versions)
+        known = {} if as_json else registry.gains(versions, back=TREND)
     nothing = _NOTHING if wanted.everything else "Nothing fits."
     print_versions(versions, as_json=as_json, nothing=nothing, known=known)
     if after:
@@ -127,7 +128,7 @@ def _sort(text: str) -> Sort:
 
 
 def print_versions(
-    versions: Sequence[Version], *, as_json: bool, nothing: str, known: Mapping[str, Mapping[int, Gain]] = {}
+    versions: Sequence[Version], *, as_json: bool, nothing: str, known: Mapping[int, Sequence[Gain]] = {}
 ) -> None:
     """Prints versions as a table.
 
@@ -135,7 +136,7 @@ def print_versions(
         versions: In the order of the rows.
         as_json: Whether to print JSON instead, an array of `Version.as_json`.
         nothing: What is said where there are none.
-        known: What `gains_of` found of them.
+        known: What `Registry.gains` found of them; without it there is no column of gains.
     """
     if as_json:
         print_json([version.as_json() for version in versions])
@@ -168,20 +169,16 @@ def print_versions(
     console.print(table)
 
 
-def _gain(version: Version, known: Mapping[str, Mapping[int, Gain]], *, interval: bool) -> str:
-    if version.kind != "transplant":
-        return ""
-    own = known.get(version.name, {}).get(version.number)
+def _gain(version: Version, known: Mapping[int, Sequence[Gain]], *, interval: bool) -> str:
+    own = next((gain for gain in known.get(version.id, ()) if gain.number == version.number), None)
     if own is None:
         return ""
     return shown(own.value, own.low, own.high) if interval else shown(own.value)
 
 
-def _trend(version: Version, known: Mapping[str, Mapping[int, Gain]]) -> str:
-    if version.kind != "transplant":
-        return ""
-    until = [g.value for number, g in known.get(version.name, {}).items() if number <= version.number][-TREND:]
-    return sparkline(until) if len(until) > 1 else ""
+def _trend(version: Version, known: Mapping[int, Sequence[Gain]]) -> str:
+    values = [gain.value for gain in known.get(version.id, ())]
+    return sparkline(values) if len(values) > 1 else ""
 
 
 def lineage_command(name: str, *, direction: str, depth: int | None, as_json: bool) -> None:

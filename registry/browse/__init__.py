@@ -24,7 +24,8 @@ scripts holds for all of it; and pages of a long list are read from the database
 | `graph`, `comparing`, `differences`, `vectors`, `spaces` | lineage, comparison, cosines, overviews |
 | `charts` | how is it drawn? |
 | `worker`, `playground`, `play_page` | who writes, who waits, what is streamed |
-| `security`, `app`, `views`, `serving`, `reports`, `links` | who may look, at which address, as which file |
+| `security`, `app`, `views`, `serving`, `reports`, `printing` | who may look, at which address, as which file |
+| `links`, `elsewhere` | what are the addresses of pages here, and of a run's in MLflow and Prefect? |
 """
 
 from typing import TYPE_CHECKING
@@ -33,19 +34,23 @@ from contrans.lazy import lazy
 
 if TYPE_CHECKING:
     from registry.browse.app import create_app
+    from registry.browse.elsewhere import Elsewhere
+    from registry.browse.printing import report_pdf
     from registry.browse.reading import Reader
     from registry.browse.reports import report_html, report_markdown
     from registry.browse.serving import serve
 
-__all__ = ["Reader", "create_app", "report_html", "report_markdown", "serve"]
+__all__ = ["Elsewhere", "Reader", "create_app", "report_html", "report_markdown", "report_pdf", "serve"]
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "Elsewhere": "elsewhere",
         "Reader": "reading",
         "create_app": "app",
         "report_html": "reports",
         "report_markdown": "reports",
+        "report_pdf": "printing",
         "serve": "serving",
     },
 )

@@ -13,6 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from contrans.errors import ContransError
+from registry.browse.elsewhere import NOWHERE, Elsewhere
 from registry.browse.play_page import PlayPage
 from registry.browse.playground import Playground
 from registry.browse.reading import Reader
@@ -22,15 +23,18 @@ from registry.browse.views import FOLDER, Pages
 _THREADS = 12  # answers at once; the pool of connections holds 15
 
 
-def create_app(registry: Reader, *, token: str | None = None, local: bool = True) -> Starlette:
+def create_app(
+    registry: Reader, *, token: str | None = None, local: bool = True, elsewhere: Elsewhere = NOWHERE
+) -> Starlette:
     """The application.
 
     Args:
         registry: What it shows.
         token: What callers must know; None for everybody who reaches it.
         local: Whether it is served on loopback, under names of this machine only.
+        elsewhere: Where MLflow and Prefect show its runs.
     """
-    shown_pages, playground = Pages(registry), Playground()
+    shown_pages, playground = Pages(registry, elsewhere), Playground()
     play = PlayPage(registry, shown_pages.html, playground)
 
     @asynccontextmanager
@@ -68,7 +72,7 @@ def create_app(registry: Reader, *, token: str | None = None, local: bool = True
             Route("/play", play.answer, methods=["POST"]),
             Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
         ],
-        middleware=[Middleware(Guard, token=token, local=local)],
+        middleware=[Middleware(Guard, token=token, local=local, ask=shown_pages.ask_for_token)],
         exception_handlers={HTTPException: refused, ContransError: refused, Exception: crashed},
         lifespan=lifespan,
     )

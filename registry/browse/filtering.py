@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, or_, select, union_all
 from sqlalchemy.orm import aliased
 
 from contrans.errors import RegistryError
@@ -99,22 +99,6 @@ def fitting(filters: Filters) -> list[ColumnElement[bool]]:
     if filters.where:
         found.append(_measured(parse_gate(filters.where)))
     return found + _with_words(filters.text)
-
-
-def is_gain(*, of_few: bool = False) -> list[ColumnElement[bool]]:
-    """Conditions on a query for results: gain recovered of a transplant, on a split that nothing was chosen on.
-
-    Args:
-        of_few: Whether the query names few validations; then the database is kept from reading the metric's whole
-            index, which SQLite takes for the better one.
-    """
-    metric = func.coalesce(_R.metric, "") if of_few else _R.metric
-    return [
-        metric == "gain_recovered",
-        _R.arm == "transplanted",
-        _R.value.is_not(None),
-        _R.split.not_in(CHOSEN_ON),
-    ]
 
 
 def _among(ids: Any) -> ColumnElement[bool]:

@@ -10,10 +10,11 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from contrans.errors import RegistryError
-from registry.browse.filtering import Filters, fitting, is_gain
+from registry.browse.filtering import Filters, fitting
 from registry.browse.reading import Reader
+from registry.gains import Gain, gains_of, is_gain
 from registry.gates import CHOSEN_ON
-from registry.lookup import in_batches, to_version, versions
+from registry.lookup import to_version, versions
 from registry.records import Version
 from registry.schema import (
     AliasRow,
@@ -35,16 +36,6 @@ _SPARK = 20  # versions of a name that its sparkline shows
 # Tables, not classes: those of a kind would each join the table of all versions.
 _T, _V, _M = TransplantRow.__table__.c, VectorRow.__table__.c, MapRow.__table__.c
 _J, _R, _MODEL = ValidationRow.__table__.c, ResultRow.__table__.c, ModelRow.__table__.c
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Gain recovered of one version; `number` is the version's."""
-
-    number: int
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -127,32 +118,6 @@ def choices(registry: Reader) -> dict[str, list[str]]:
         }
 
 
-def _gains_of(session: Session, found: Sequence[Version]) -> dict[int, tuple[Gain, ...]]:
-    """Gain recovered of each version's name up to that version, the oldest first, by the version's id."""
-    numbers: dict[int, int] = {}
-    behind: dict[int, list[int]] = {}
-    for version in found:
-        query = select(VersionRow.id, VersionRow.number).where(
-            VersionRow.kind == version.kind,
-            VersionRow.name == version.name,
-            VersionRow.number.between(version.number - _SPARK + 1, version.number),  # there are no gaps
-        )
-        rows = {row[0]: row[1] for row in session.execute(query)}
-        numbers |= rows
-        behind[version.id] = sorted(rows, key=rows.__getitem__)
-    gains: dict[int, Gain] = {}
-    for batch in in_batches(numbers):
-        query = (
-            select(_J.transplant_id, _R.value, _R.low, _R.high)
-            .join(_T.id.table, _T.id == _J.transplant_id)
-            .join(_R.id.table, _R.validation_id == _J.id)
-            .where(_J.transplant_id.in_(batch), _R.concept == _T.concept, *is_gain(of_few=True))
-            .order_by(_R.id)  # the latest validation of a version counts
-        )
-        gains |= {row[0]: Gain(numbers[row[0]], *row[1:]) for row in session.execute(query)}
-    return {id_: tuple(gains[i] for i in ids if i in gains) for id_, ids in behind.items()}
-
-
 def are_few_names(session: Session) -> bool:
     """Whether transplants have so few names that the newest of each are found before their numbers."""
     names = select(NameRow.name).where(NameRow.kind == "transplant").limit(_FEW_NAMES + 1)
@@ -207,5 +172,5 @@ def _lines(session: Session, found: Sequence[Version]) -> tuple[Line, ...]:
     ids = {id_ for pair in ends.values() for id_ in pair if id_ is not None}
     rows = session.execute(select(VersionRow.id, VersionRow.name).where(VersionRow.id.in_(ids)))
     names = {row[0]: row[1] for row in rows}
-    gains = _gains_of(session, found)
+    gains = gains_of(session, found, back=_SPARK)
     return tuple(Line(v, names.get(ends[v.id][0], ""), names.get(ends[v.id][1], ""), gains[v.id]) for v in found)

@@ -3,11 +3,12 @@
 import hashlib
 import ipaddress
 import secrets
+from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contrans.errors import SpecError
@@ -27,6 +28,9 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 _MONTH = 30 * 24 * 3600
+
+Ask = Callable[[Sequence[tuple[str, str]], bool], Response]
+"""The page that asks for the token: the query that came without it, and whether a wrong token was given."""
 
 
 def is_loopback(host: str) -> bool:
@@ -63,10 +67,11 @@ class Guard:
         token: The token; None where everybody who reaches the host may look.
         local: Whether the host is loopback: then only names of this machine are answered, so that no other site's name
             can be pointed here.
+        ask: Makes the page that asks for the token.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str | None, local: bool) -> None:
-        self._app, self._token, self._local = app, token, local
+    def __init__(self, app: ASGIApp, *, token: str | None, local: bool, ask: Ask) -> None:
+        self._app, self._token, self._local, self._ask = app, token, local, ask
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or hands it on."""
@@ -89,7 +94,7 @@ class Guard:
             return
         await self._app(scope, receive, with_headers)
 
-    def _refusal(self, request: Request) -> PlainTextResponse | RedirectResponse | None:
+    def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
         if self._local and not is_loopback(_without_port(host)):
             return PlainTextResponse("This address is not served here; use http://127.0.0.1 and the port.", 421)
@@ -104,15 +109,12 @@ class Guard:
         ):
             return None
         given = request.query_params.get("token")
-        if given is None or not _same(_digest(given), known) or request.method not in ("GET", "HEAD"):
-            return PlainTextResponse(
-                "This registry wants its token: open the address that `contrans browse` printed, which ends in "
-                "?token=…, or send it as `Authorization: Bearer`.",
-                401,
-                {"WWW-Authenticate": "Bearer"},
-            )
-        # The token goes from the address into a cookie, so that no link and no history carries it on.
         rest = [(key, value) for key, value in parse_qsl(request.url.query, keep_blank_values=True) if key != "token"]
+        if given is None or not _same(_digest(given), known) or request.method not in ("GET", "HEAD"):
+            answer = self._ask(rest if request.method in ("GET", "HEAD") else [], given is not None)
+            answer.headers["WWW-Authenticate"] = "Bearer"
+            return answer
+        # The token goes from the address into a cookie, so that no link and no history carries it on.
         path = "/" + request.url.path.lstrip("/\\")
         found = RedirectResponse(path + (f"?{urlencode(rest)}" if rest else ""), 303)
         found.set_cookie(COOKIE, known, max_age=_MONTH, httponly=True, samesite="strict")

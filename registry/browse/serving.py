@@ -1,5 +1,6 @@
 """Serving the pages: one process on one port, until it is interrupted."""
 
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import uvicorn
 
 from contrans.errors import SpecError
 from registry.browse.app import create_app
+from registry.browse.elsewhere import NOWHERE, Elsewhere
 from registry.browse.reading import Reader
 from registry.browse.security import check_exposure, is_loopback
 
@@ -21,8 +23,9 @@ def serve(
     registry: Reader,
     *,
     host: str = "127.0.0.1",
-    port: int = PORT,
+    port: int | None = None,
     token: str | None = None,
+    elsewhere: Elsewhere = NOWHERE,
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves the registry's pages until the process is interrupted.
@@ -30,23 +33,19 @@ def serve(
     Args:
         registry: What is shown.
         host: Where to listen; other than loopback only with a token.
-        port: The port; 0 for any that is free.
+        port: The port, 0 for any that is free; by default `PORT`, or a free one where that is taken.
         token: What callers must know.
+        elsewhere: Where MLflow and Prefect show the registry's runs.
         ready: Told the address, with the token if there is one, once it is open.
 
     Raises:
         SpecError: If others would reach it without a token, or the port cannot be had.
     """
     check_exposure(host, token)
-    try:
-        opened = socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpecError(f"Port {port} of {host} cannot be had ({reason}); choose another with --port.") from error
-    with opened:
+    with _listen(host, port) as opened:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{opened.getsockname()[1]}/"
-        app = create_app(registry, token=token, local=is_loopback(host))
+        app = create_app(registry, token=token, local=is_loopback(host), elsewhere=elsewhere)
         settings = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
         )
@@ -54,5 +53,13 @@ def serve(
         uvicorn.Server(settings).run(sockets=[opened])
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listen(host: str, port: int | None) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    wanted = PORT if port is None else port
+    try:
+        return socket.create_server((host, wanted), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        if port is None and getattr(error, "errno", None) == errno.EADDRINUSE:
+            return _listen(host, 0)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(f"Port {wanted} of {host} cannot be had ({reason}); choose another with --port.") from error

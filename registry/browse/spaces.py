@@ -11,11 +11,11 @@ from sqlalchemy.orm import aliased
 
 from contrans.errors import RegistryError
 from registry.browse.charts import scatter
-from registry.browse.filtering import is_gain
 from registry.browse.links import query_url, version_url
 from registry.browse.listing import are_few_names
 from registry.browse.reading import Reader
 from registry.browse.vectors import Array, blocks_of, cosines, plane
+from registry.gains import is_gain
 from registry.lookup import to_version, versions
 from registry.records import Version
 from registry.schema import NameRow, ResultRow, TransplantRow, ValidationRow, VectorRow, VersionRow

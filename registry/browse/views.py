@@ -1,5 +1,6 @@
 """What each address answers: the query is read, the registry asked, a template filled in."""
 
+from collections.abc import Sequence
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from contrans.validation.wording import shown
 from registry.browse import graph, links, pages, spaces
 from registry.browse.charts import heat
 from registry.browse.comparing import compare_versions
+from registry.browse.elsewhere import NOWHERE, Elsewhere
 from registry.browse.facts import parse
 from registry.browse.filtering import Filters
 from registry.browse.listing import choices, concepts_page
@@ -35,9 +37,14 @@ _MAX_TEXT = 2000  # characters of a field
 
 
 class Pages:
-    """Renders templates and answers requests on one registry."""
+    """Renders templates and answers requests on one registry.
 
-    def __init__(self, registry: Reader) -> None:
+    Args:
+        registry: What is shown.
+        elsewhere: Where MLflow and Prefect show its runs.
+    """
+
+    def __init__(self, registry: Reader, elsewhere: Elsewhere = NOWHERE) -> None:
         self.registry = registry
         self._templates = Environment(
             loader=FileSystemLoader(FOLDER / "templates"),
@@ -52,6 +59,8 @@ class Pages:
             "shown": shown,
             "heat": heat,
             "spark": pages.spark,
+            "elsewhere": elsewhere,
+            "linked": True,
             **{name: getattr(links, name) for name in ("version_url", "lineage_url", "report_url")},
         }
 
@@ -67,11 +76,16 @@ class Pages:
         """A page that says what went wrong."""
         return self.html("message.html", title=title, sentence=sentence, status=status)
 
+    def ask_for_token(self, query: Sequence[tuple[str, str]], wrong: bool) -> HTMLResponse:
+        """The page that those see who have not shown the token; it says nothing of the registry."""
+        return self.html("token.html", title="A token is wanted", query=query, wrong=wrong, status=401)
+
     def report(self, version: Version) -> str:
         """The page of a version as one self-contained file."""
         style = Markup((FOLDER / "static" / "style.css").read_text(encoding="utf-8"))
         page = pages.version_page(self.registry, version)
-        return self.render("report.html", page=page, style=style, made_with=version_of("contrans")).lstrip()
+        made_with = version_of("contrans")
+        return self.render("report.html", page=page, style=style, made_with=made_with, linked=False).lstrip()
 
     def concepts(self, request: Request) -> Response:
         """The list, whole or, for htmx, only what was found."""

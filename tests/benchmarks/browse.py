@@ -1,10 +1,13 @@
 """The pages of a registry of 100,000 versions: server time of the first page and of a search, against what is asked.
 
 Server time is that of the application alone, without a socket. `memory` loads 2,000 pages and tells how much the
-process has grown since the first 200; `crowd` lets 50 clients ask a running server at once.
+process has grown since the first 200; `crowd` lets 50 clients ask a running server at once. `first token` asks the
+playground with the quickstart's Gemma, loaded, for an answer, and tells when its first token comes.
 """
 
+import asyncio
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -13,15 +16,22 @@ from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 
+import torch
 from starlette.testclient import TestClient
 
+from contrans.concepts import ConceptVector
+from contrans.models import load_model
+from registry import Registry
 from registry.browse import Reader, create_app
+from registry.browse.playground import MOST_CONCEPTS, Playground, Question, question
 
 from .ratio import Benchmark, Ratio, seconds
 from .registry import SIZE, _filled
 
 FIRST_SECONDS, SEARCH_SECONDS, GROWTH = 0.3, 0.15, 32 * 2**20
 CLIENTS, LOADS = 50, 2000
+TOKEN_SECONDS = 2.0
+PROMPT = "When I heard what they had done with my letter, I felt"
 FIRST = {"concepts": "/", "everything": "/versions", "pairs": "/pairs"}
 SEARCHES = {
     "text": "/?text=anger",
@@ -117,6 +127,48 @@ def crowd(rounds: int) -> Ratio:
     return Ratio(tuple(shares), tuple(took), tuple(took), {"answered": min(shares)})
 
 
+def first_token(rounds: int) -> Ratio:
+    """From the question to the first steered token of the quickstart's Gemma with three concepts, once it is loaded."""
+    target = load_model("pypi:gemma-3-270m")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "registry.db"
+        with Registry.open(path) as registry:
+            record = registry.register("model", "gemma", manifest=target.record.to_json())
+            for i in range(MOST_CONCEPTS):
+                direction = torch.randn(target.hidden_size, generator=torch.Generator().manual_seed(i))
+                vector = ConceptVector(f"c{i}", target.record, {13: direction}, {13: 1.0}, {13: 1000.0}, {})
+                manifest = {"concept": f"c{i}", "block": 13, "dose": 0.1}
+                inputs = {"target": record}
+                registry.register(
+                    "transplant", f"c{i}/gemma", manifest=manifest, files=vector.to_files(), inputs=inputs
+                )
+        del target
+        with Reader.open(path) as reader:
+            chosen = {f"concept{i + 1}": f"c{i}/gemma" for i in range(MOST_CONCEPTS)}
+            doses = {f"dose{i + 1}": "0.1" for i in range(MOST_CONCEPTS)}
+            asked = question(reader, {"target": "gemma", "prompt": PROMPT, "tokens": "8"} | chosen | doses)
+            taken = asyncio.run(_first_tokens(asked, rounds))
+    return Ratio(tuple(TOKEN_SECONDS / each for each in taken), tuple(taken), (TOKEN_SECONDS,) * rounds)
+
+
+async def _first_tokens(asked: Question, rounds: int) -> list[float]:
+    playground, taken = Playground(), []
+    try:
+        for _ in range(rounds + 1):
+            start, first = time.perf_counter(), None
+            async for event in playground.answer(asked):
+                if event["kind"] == "error":
+                    raise RuntimeError(event["text"])
+                if event.get("side") == "steered" and first is None:
+                    first = time.perf_counter() - start
+            if first is None:
+                raise RuntimeError("there was no answer")
+            taken.append(first)
+    finally:
+        playground.close()
+    return taken[1:]  # the first loads the model
+
+
 def _get(path: str, headers: dict[str, str] | None = None) -> None:
     answer = _client().get(path, headers=headers)
     if answer.status_code != 200:
@@ -147,4 +199,5 @@ BENCHMARKS = [
     Benchmark("browse search", f"150 ms asked, of {SIZE:,} versions", 1.0, searching, needs_models=False),
     Benchmark("browse memory", f"32 MiB over {LOADS:,} pages", 1.0, memory, needs_models=False),
     Benchmark("browse crowd", f"all of {CLIENTS} clients answered", 1.0, crowd, needs_models=False),
+    Benchmark("browse first token", "2 s asked, of the quickstart's Gemma once it is loaded", 1.0, first_token),
 ]

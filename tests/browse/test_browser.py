@@ -1,8 +1,9 @@
 """The pages in a real browser: Debian's chromium, driven by Playwright, against a server on loopback.
 
 Every test fails on an error in the console and on a request that leaves loopback. Accessibility is checked by
-axe-core, which is fetched from npm where it is not at hand. With CONTRANS_SCREENS naming a folder, and
-CONTRANS_BROWSE_REGISTRY a registry of real results, the last test takes the pictures of the README.
+axe-core, which is fetched from npm where it is not at hand. With CONTRANS_BROWSE_REGISTRY naming a registry that the
+quickstart made, the last tests walk over that too; and with CONTRANS_SCREENS naming a folder they play with Gemma and
+take the pictures of the README.
 """
 
 import json
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
-from registry.browse import Reader, create_app
+from registry import Registry
+from registry.browse import Elsewhere, Reader, create_app
 from tests.browse.conftest import Filled
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.browser
 AXE = "axe-core@4.14.1"
 _CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+TOKEN = "a-token-of-some-length"
 _LARGEST = 200_000  # bytes of a picture
 
 
@@ -46,8 +49,8 @@ def browser() -> "Iterator[Browser]":
         opened.close()
 
 
-def _serve(reader: Reader) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(create_app(reader), port=0, log_level="error", access_log=False))
+def _serve(reader: Reader, **settings: Any) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(create_app(reader, **settings), port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -202,32 +205,130 @@ def test_axe_finds_nothing_serious(visit: "Callable[..., Page]", axe: str, schem
         "/play",
     ):
         page = visit(path, scheme=scheme, bypass_csp=True)  # which lets no foreign script in
-        page.evaluate(axe)
-        found = page.evaluate("axe.run()")
-        serious = [
-            (violation["id"], violation["nodes"][0]["html"][:200], violation["nodes"][0]["failureSummary"][:300])
-            for violation in found["violations"]
-            if violation["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], (path, json.dumps(serious, indent=1))
+        _check_accessible(page, axe)
 
 
-def test_pictures_of_real_results(visit: "Callable[..., Page]") -> None:
-    folder, registry = os.environ.get("CONTRANS_SCREENS"), os.environ.get("CONTRANS_BROWSE_REGISTRY")
-    if not folder or not registry:
-        pytest.skip("CONTRANS_SCREENS and CONTRANS_BROWSE_REGISTRY are not set")
+def test_token_opens_the_page_that_was_wanted(browser: "Browser", filled: Filled, axe: str) -> None:
+    with Reader.open(filled.path) as reader:
+        server = _serve(reader, token=TOKEN)
+        context = browser.new_context(viewport={"width": 360, "height": 800}, bypass_csp=True)
+        page = context.new_page()
+        page.goto(f"{next(server)}/versions?kind=map")
+        assert page.get_by_role("heading", level=1).inner_text() == "A token is wanted"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        _check_accessible(page, axe)
+        page.get_by_label("Token").fill("not-the-right-token")
+        page.get_by_role("button", name="Open").click()
+        assert page.get_by_role("alert").inner_text() == "That is not the token."
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/versions?kind=map")
+        assert page.get_by_role("heading", level=1).inner_text() == "Everything registered"
+        context.close()
+        next(server, None)
+
+
+@pytest.fixture
+def mlflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
+    """Where MLflow's own pages are served, and the ids of an experiment and of a run in it."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.server import app
+    from mlflow.tracking import MlflowClient
+    from werkzeug.serving import make_server
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", store)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", (tmp_path / "artifacts").as_uri())
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.create_experiment("contrans", (tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment).info.run_id
+    client.set_terminated(run)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", experiment, run
+    server.shutdown()
+    thread.join(20)
+
+
+def test_link_to_mlflow_leads_to_the_run(browser: "Browser", mlflow_run: tuple[str, str, str], tmp_path: Path) -> None:
+    mlflow, experiment, run = mlflow_run
+    with Registry.open(tmp_path / "registry.db") as registry:
+        registry.start_run("run-1", spec={}, spec_hash="ab")
+        registry.register("model", "m", manifest={"reference": "m"}, run_id="run-1")
+        registry.finish_run("run-1", "completed", mlflow_run_id=run)
+    with Reader.open(tmp_path / "registry.db") as reader:
+        server = _serve(reader, elsewhere=Elsewhere(mlflow=mlflow))
+        page = browser.new_page()
+        page.goto(f"{next(server)}/version/model/m@1")
+        page.get_by_role("link", name=run).click()
+        page.wait_for_url(f"{mlflow}/#/experiments/{experiment}/runs/{run}", timeout=90_000)
+        page.close()
+        next(server, None)
+
+
+@pytest.fixture
+def real() -> Iterator[tuple[Reader, str]]:
+    """A registry of real results, and where it is served."""
+    registry = os.environ.get("CONTRANS_BROWSE_REGISTRY")
+    if not registry:
+        pytest.skip("CONTRANS_BROWSE_REGISTRY is not set")
     with Reader.open(registry) as reader:
         server = _serve(reader)
-        home = next(server)
-        found = reader.get("anger@1", kind="transplant")  # what the quickstart makes
-        page = visit(f"/version/transplant/{found.ref}", home=home)
-        _picture(page, Path(folder) / "version.png")
-        page = visit(f"/play?target=gemma-3-270m&concept1={found}&dose1=0.14&tokens=30", home=home)
-        page.get_by_label("Prompt").fill("When I heard what they had done with my letter, I felt")
-        page.get_by_role("button", name="Write").click()
-        expect(page.locator("#state")).to_have_text("Done.", timeout=300_000)
-        _picture(page, Path(folder) / "playground.png")
+        yield reader, next(server)
         next(server, None)
+
+
+def test_walk_over_real_results(visit: "Callable[..., Page]", real: tuple[Reader, str], axe: str) -> None:
+    reader, home = real
+    found = reader.get("anger", kind="transplant")
+    parents = dict(reader.inputs(found))
+    page = visit("/", home=home, bypass_csp=True)
+    page.get_by_label("Search").fill("anger")
+    expect(page.locator("table.list tbody tr")).to_have_count(1)
+    _check_accessible(page, axe)
+    page.get_by_role("link", name="anger", exact=True).click()
+    assert page.get_by_role("heading", level=1).inner_text() == found.ref
+    assert page.locator("svg.chart").count() >= 2
+    assert "of the gain of the target's own vector" in page.locator(".headline").first.inner_text()
+    _check_accessible(page, axe)
+    page.get_by_role("link", name="Lineage", exact=True).click()
+    for role in ("vector", "model"):
+        at = parents[role]
+        page.locator(f'a.box[href="/lineage/{at.kind}/{at.ref}"]').click()
+        assert page.get_by_role("heading", level=1).inner_text() == f"Lineage of {at.ref}"
+        parents = dict(reader.inputs(at))
+    first, last = f"transplant:{found.name}@1", str(found)
+    for path in ("/pairs", "/space", f"/compare?v={first}&v={last}", f"/version/transplant/{found.ref}", "/play"):
+        page = visit(path, home=home, width=360, scheme="dark", bypass_csp=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        _check_accessible(page, axe)
+
+
+def test_pictures_of_real_results(visit: "Callable[..., Page]", real: tuple[Reader, str]) -> None:
+    folder = os.environ.get("CONTRANS_SCREENS")
+    if not folder:
+        pytest.skip("CONTRANS_SCREENS is not set")
+    reader, home = real
+    found = reader.get("anger@1", kind="transplant")  # what the quickstart makes
+    page = visit(f"/version/transplant/{found.ref}", home=home)
+    _picture(page, Path(folder) / "version.png")
+    page = visit(f"/play?target=gemma-3-270m&concept1={found}&dose1=0.14&tokens=30", home=home)
+    page.get_by_label("Prompt").fill("When I heard what they had done with my letter, I felt")
+    page.get_by_role("button", name="Write").click()
+    expect(page.locator("#state")).to_have_text("Done.", timeout=300_000)
+    _picture(page, Path(folder) / "playground.png")
+
+
+def _check_accessible(page: "Page", axe: str) -> None:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")
+    serious = [
+        (violation["id"], violation["nodes"][0]["html"][:200], violation["nodes"][0]["failureSummary"][:300])
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == [], (page.url, json.dumps(serious, indent=1))
 
 
 def _picture(page: "Page", path: Path) -> None:

@@ -9,6 +9,8 @@ from registry.browse import Reader, create_app
 from registry.browse.security import COOKIE, HEADERS, check_exposure, is_loopback
 from registry.browse.serving import serve
 from tests.browse.conftest import ADDRESS
+from tests.browse.material import HOSTILE
+from tests.browse.test_pages import Page
 
 TOKEN = "a-token-of-some-length"
 
@@ -53,6 +55,28 @@ def test_token_is_wanted_and_becomes_a_cookie(guarded: TestClient) -> None:
     assert guarded.get("/", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert guarded.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert guarded.get("/", headers={"Authorization": f"Bearer {TOKEN}"}).headers["cache-control"] == "no-store"
+
+
+def test_page_that_asks_for_the_token_says_what_to_do_and_nothing_else(guarded: TestClient, reader: Reader) -> None:
+    answer = guarded.get("/versions", params={"kind": "map", HOSTILE: HOSTILE})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.headers["cache-control"] == "no-store"
+    for name, value in HEADERS.items():
+        assert answer.headers[name] == value
+    page = Page(answer.text)
+    assert {"main", "h1", "form"} <= set(page.tags)
+    assert (page.links, page.tags.count("script")) == (["#main", "/"], 0)
+    assert reader.shown not in answer.text
+    assert HOSTILE not in answer.text
+    assert '<input type="hidden" name="kind" value="map">' in answer.text
+    for words in ("A token is wanted", "?token=", "Authorization: Bearer TOKEN"):
+        assert words in answer.text
+    assert "That is not the token." not in answer.text
+    wrong = guarded.get("/versions?kind=map&token=wrong")
+    assert "That is not the token." in wrong.text
+    assert "wrong" not in wrong.text
+    assert guarded.get("/static/style.css").status_code == 200  # which the page is drawn with
 
 
 def test_redirect_after_the_token_stays_here(guarded: TestClient) -> None:

@@ -68,7 +68,8 @@ if (form) {
         headers: { Accept: "application/x-ndjson" },
         signal: running.signal,
       });
-      await read(answer);
+      if (answer.status === 401) state.textContent = "The registry wants its token again; load this page anew.";
+      else await read(answer);
     } catch (error) {
       state.textContent = error.name === "AbortError" ? "Stopped." : "The connection was lost; ask again.";
     }

@@ -103,6 +103,19 @@ def test_search_at_the_top_is_that_of_the_registry(typed: Typed, playable: Path)
     assert [v["ref"] for v in json.loads(out)] == [f"anger/small/tiny@{i}" for i in (3, 2, 1)]
 
 
+@pytest.mark.parametrize("command", [["search"], ["registry", "search"]])
+def test_search_shows_gains_as_a_list_does(typed: Typed, playable: Path, command: list[str]) -> None:
+    code, out, _ = typed(*command, "anger", "--kind", "transplant", home=playable)
+    assert (code, out) == (0, typed("list", "--kind", "transplant", "--concept", "anger", home=playable)[1])
+    assert re.findall(r"0\.\d\d \[0\.\d\d, 0\.\d\d\]", out) == [
+        "0.70 [0.65, 0.75]",
+        "0.60 [0.55, 0.65]",
+        "0.50 [0.45, 0.55]",
+    ]
+    assert sparkline([0.5, 0.6, 0.7]) in out
+    assert "gain" not in typed(*command, "--kind", "model", home=playable)[1]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_show_says_draws_warns_and_helps_on(
     typed: Typed, playable: Path, monkeypatch: pytest.MonkeyPatch, width: int
@@ -122,6 +135,18 @@ def test_show_says_draws_warns_and_helps_on(
     assert out.rstrip().endswith("contrans play joy/small/tiny@3")
     drawn = [line for line in out.splitlines() if not line.startswith("  ")]
     assert max(len(line.rstrip()) for line in drawn) <= width
+
+
+def test_show_gives_the_addresses_of_runs_where_they_are_known(
+    typed: Typed, playable: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    assert "run-1  completed  Prefect flow-1  MLflow mlflow-1" in typed("show", "joy", home=playable)[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://m:5000")
+    monkeypatch.setenv("PREFECT_API_URL", "http://p:4200/api")
+    words = " ".join(typed("show", "joy", home=playable)[1].split())
+    assert "Prefect http://p:4200/runs/flow-run/flow-1 MLflow http://m:5000/#/runs/mlflow-1" in words
 
 
 def test_show_of_every_kind(typed: Typed, playable: Path) -> None:
