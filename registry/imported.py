@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contrans.concepts import ConceptVector, ContrastSet
     from contrans.exchange.formats import Content
     from contrans.models import Model
+    from registry.hub.source import Source
 
 _PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?")
 
@@ -138,8 +139,7 @@ def _fetched(
 def _of_the_hub(
     repo: str, revision: str, format: str, file: str, endpoint: str | None, token: str | None
 ) -> "tuple[Content, str, dict[str, str]]":
-    from contrans.exchange.foreign import MAX_BYTES
-    from contrans.exchange.formats import format_named, parse_foreign
+    from contrans.exchange.formats import format_named
     from registry.hub.client import Patience
     from registry.hub.source import Source
 
@@ -149,18 +149,54 @@ def _of_the_hub(
     source = Source(repo, endpoint, token, None, Patience(attempts=4))
     commit = source.resolve(revision)
     what = f"{repo}/{clean}"
-    if format_named(format, to="import").is_folder:
-        raise RegistryError(
-            f"{format} is a folder of files, which is not taken from the Hub; fetch {repo} with `hf download` and "
-            f"import its folder."
-        )
+    is_folder = format_named(format, to="import").is_folder
+    read = _folder_of if is_folder else _file_of
+    return read(source, commit, clean, format, what), what, {"file": str(clean), "repo": repo, "commit": commit}
+
+
+def _file_of(source: "Source", commit: str, path: PurePosixPath, format: str, what: str) -> bytes:
+    from contrans.exchange.foreign import MAX_BYTES
+    from contrans.exchange.formats import parse_foreign
+    from registry.hub.client import HubError
 
     def check(data: bytes) -> bytes:
         parse_foreign(data, format, what=what)
         return data
 
-    data = source.checked(str(clean), commit, MAX_BYTES, check)
-    return data, what, {"file": str(clean), "repo": repo, "commit": commit}
+    try:
+        return source.checked(str(path), commit, MAX_BYTES, check)
+    except HubError as error:
+        if not error.absent:
+            raise
+        raise HubError(
+            f"{source.repo} holds no file {path} at {commit[:12]}; look at its files on the Hub and name one with "
+            f"--file.",
+            absent=True,
+        ) from error
+
+
+def _folder_of(source: "Source", commit: str, path: PurePosixPath, format: str, what: str) -> dict[str, bytes]:
+    """The `layer_N.pt` files of a folder, each of which is looked at by itself before the next one is fetched."""
+    from contrans.exchange.foreign import MAX_BLOCKS, MAX_BYTES
+    from contrans.exchange.formats import parse_foreign
+    from registry.hub.client import insist, sentences
+
+    def listed() -> list[str]:
+        with sentences(source.repo, "pulling"):
+            return [file.rfilename for file in source.hub.model_info(source.repo, revision=commit).siblings or ()]
+
+    places = map(PurePosixPath, insist(listed, source.patience))
+    names = sorted(p.name for p in places if p.parent == path and p.match("layer_*.pt"))
+    found: dict[str, bytes] = {}
+    for name in names[:MAX_BLOCKS]:
+
+        def check(data: bytes, name: str = name) -> bytes:
+            parse_foreign({name: data}, format, what=what)
+            return data
+
+        found[name] = source.checked(str(path / name), commit, MAX_BYTES - sum(map(len, found.values())), check)
+    parse_foreign(found, format, what=what)
+    return found
 
 
 def _sha256(content: "Content") -> str:

@@ -34,7 +34,8 @@ def export_baked(
 ) -> Path:
     """Writes a model that carries the shift in a bias, which plain transformers loads.
 
-    Of a Llama it can be converted to GGUF, where llama.cpp reads the bias as `blk.N.ffn_down.bias`.
+    vLLM loads the folder as it is (shown of Llama and GPT-2), and as GGUF llama.cpp reads the bias as
+    `blk.N.ffn_down.bias` (shown of Llama, Granite, GPT-2 and StarCoder2).
 
     Args:
         model: the model to bake it into; it is left as it is.

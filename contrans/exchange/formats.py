@@ -8,13 +8,14 @@ from contrans.errors import ArtifactError, SpecError
 from contrans.exchange.easyedit2 import read_easyedit2, write_easyedit2
 from contrans.exchange.foreign import MAX_BYTES, Foreign, read_bytes
 from contrans.exchange.gguf import read_gguf, write_gguf, write_llama_cpp
+from contrans.exchange.huggingface import write_custom_generate
 from contrans.exchange.lm_eval import write_lm_eval
 from contrans.exchange.shift import Shift
 from contrans.exchange.steering_vectors import write_steering_vectors
 from contrans.exchange.tensors import read_safetensors, write_plain
 
 Content = bytes | dict[str, bytes]
-"""A file, or the files of a folder by name."""
+"""A file, or the files of a folder by name, with "/" where they lie deeper."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ def _use_repeng(shift: Shift, path: str) -> str:
 
 def _use_easysteer(shift: Shift, path: str) -> str:
     return (
-        f'SteerVectorRequest("{shift.concept}", 1, steer_vector_local_path="{path}", scale=1.0, '
-        f"target_layers=[{_at(shift)}], prefill_trigger_tokens=[-1], generate_trigger_tokens=[-1])"
+        "from vllm.steer_vectors import ApplySpec, SteeringSpec, VectorSpec\n"
+        'everywhere = ApplySpec(phases=["prompt", "generation"])\n'
+        f'vector = VectorSpec(source="{path}", scale=1.0, layers=[{_at(shift)}], apply=everywhere)\n'
+        "llm.generate(prompts, steering=SteeringSpec(vectors=[vector]))  # llm = LLM(..., enable_steer_vector=True)"
     )
 
 
@@ -70,6 +73,12 @@ def _use_lm_eval(shift: Shift, path: str) -> str:
     reference = shift.model.reference
     plain = "FOLDER" if reference.startswith("pypi:") or reference.endswith(".gguf") else reference
     return f"lm_eval --model steered --model_args pretrained={plain},steer_path={path} --tasks TASK"
+
+
+def _use_custom_generate(shift: Shift, path: str) -> str:
+    return (
+        f'model.generate(**inputs, custom_generate="{path}", trust_remote_code=True)  # pipelines take the two as well'
+    )
 
 
 def _use_steering_vectors(shift: Shift, path: str) -> str:
@@ -104,6 +113,7 @@ FORMATS: Mapping[str, Format] = {
         Format("gguf", "llama.cpp", ".gguf", write_llama_cpp, _use_gguf, read_gguf),
         Format("repeng", "repeng", ".gguf", write_gguf, _use_repeng, read_gguf),
         Format("easysteer", "EasySteer", ".gguf", _write_easysteer, _use_easysteer, read_gguf),
+        Format("huggingface", "transformers", "", write_custom_generate, _use_custom_generate),
         Format("lm-eval", "lm-evaluation-harness", ".pt", write_lm_eval, _use_lm_eval),
         Format(
             "steering-vectors",

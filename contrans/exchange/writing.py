@@ -28,6 +28,7 @@ def write_content(path: str | Path, content: Content, *, force: bool = False) ->
             return
         part.mkdir()
         for name, data in content.items():
+            (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_bytes(data)
 
     return write_by(path, put, force=force)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data and errors.")]
-_EXPORTS = "gguf, repeng, easysteer, lm-eval, steering-vectors, easyedit2, safetensors, baked or peft."
+_EXPORTS = "gguf, repeng, easysteer, huggingface, lm-eval, steering-vectors, easyedit2, safetensors, baked or peft."
 _IMPORTS = "gguf, repeng, easysteer, steering-vectors, easyedit2 or safetensors."
 
 

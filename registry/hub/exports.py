@@ -56,7 +56,7 @@ def lines(manifest: Manifest) -> Iterator[str]:
             gguf: (
                 f"llama.cpp: `llama-cli -m MODEL.gguf --control-vector {gguf}`; repeng: "
                 f'`ControlModel(model, [{at}]).set_control(ControlVector.import_gguf("{gguf}"))`; EasySteer: '
-                f"`target_layers=[{at}], scale=1.0`"
+                f'`VectorSpec(source="{gguf}", layers=[{at}], apply=ApplySpec(phases=["prompt", "generation"]))`'
             ),
             f"{folder}/lm-eval.pt": (
                 "lm-evaluation-harness: `lm_eval --model steered --model_args "

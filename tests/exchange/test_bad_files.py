@@ -151,10 +151,17 @@ def test_a_name_twice_in_a_safetensors_header():
         (torch.ones(3, dtype=torch.int64), "is a pickle or an archive"),
         (torch.nn.Linear(2, 2), "is a pickle or an archive"),
         (torch.ones(1).expand(2**30), "claims 1,073,741,824 values"),
+        (torch.tensor([1, float("nan")]), "not finite"),
+        (torch.zeros(3), "nothing but zeros"),
+        (torch.ones(2, 3), "where one direction is due"),
     ],
 )
 def test_a_pt_file_that_holds_anything_but_a_tensor(value, sentence):
     refused({"layer_1.pt": saved(value)}, "easyedit2", sentence)
+
+
+def test_pt_files_of_different_models():
+    refused({"layer_1.pt": saved(torch.ones(3)), "layer_2.pt": saved(torch.ones(4))}, "easyedit2", "different widths")
 
 
 def test_a_pt_file_that_is_a_program():

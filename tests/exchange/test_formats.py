@@ -1,19 +1,25 @@
 """What is written is what is read back, in each format, and what a file cannot say is refused."""
 
+import ast
+import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+import yaml
+from gguf import GGUFReader, GGUFWriter
 from safetensors import safe_open
 
-from contrans.errors import BlockError, SpecError
-from contrans.exchange import FORMATS, READABLE, exported_shift, parse_foreign, read_foreign, write_content
+from contrans.errors import ArtifactError, BlockError, SpecError
+from contrans.exchange import FORMATS, READABLE, Shift, exported_shift, parse_foreign, read_foreign, write_content
+from contrans.exchange.foreign import check_fits
 from contrans.exchange.formats import check_suffix, format_named
 from contrans.exchange.lm_eval import hookpoint_stem, relative_to_base
 from contrans.transplants import transplant
-from tests.exchange.made import directions, shift
+from tests.exchange.made import RECORD, directions, shift
 from tests.tiny import ARCHITECTURES, tiny
 from tests.transplants.test_apply import vector_for
 
@@ -106,6 +112,66 @@ def test_the_gguf_as_its_own_package_reads_it(tmp_path):
         assert torch.equal(torch.tensor(tensor.data), shift(2, 4).blocks[int(tensor.name[-1])])
 
 
+def test_a_file_of_llama_cpps_own_generator(tmp_path):
+    """An int32 count, a direction for every block but the first, and the hint by llama.cpp's name of the architecture.
+
+    github.com/ggml-org/llama.cpp at 0704760: `export_gguf` of tools/cvector-generator/cvector-generator.cpp.
+    """
+    writer = GGUFWriter(tmp_path / "v.gguf", "controlvector")
+    writer.add_string("controlvector.model_hint", "llama")
+    writer.add_int32("controlvector.layer_count", 5)
+    due = directions(*range(1, 6))
+    for block, direction in due.items():
+        writer.add_tensor(f"direction.{block}", direction.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found, _ = read_foreign(tmp_path / "v.gguf", "gguf")
+    assert found.directions.keys() == due.keys()
+    assert all(torch.equal(found.directions[b], due[b]) for b in due)
+    # llama.cpp runs Mistral as "llama"
+    check_fits(found, replace(RECORD, family="mistral"), what="v")
+    with pytest.raises(ArtifactError, match="made for a 'llama' model, and large is a gpt2 model"):
+        check_fits(found, replace(RECORD, family="gpt2"), what="v")
+
+
+def test_easyedit2_as_its_sources_have_it(tmp_path):
+    """`torch.load(layer_N.pt)` is one tensor, and the settings are fields of `ApplyCAAHyperParams`.
+
+    github.com/zjunlp/EasyEdit at 14cea82: steer/vector_appliers/caa/apply_caa.py and apply_caa_hparam.py; its
+    steer/vector_generators/caa/generate_caa_vectors.py writes the same files. tests/interop/test_sources.py runs them.
+    """
+    path = write_content(tmp_path / "v", FORMATS["easyedit2"].write(shift(2, 4)))
+    assert sorted(p.name for p in path.iterdir()) == ["apply_caa.yaml", "layer_2.pt", "layer_4.pt"]
+    for block, due in shift(2, 4).blocks.items():
+        assert torch.equal(torch.load(path / f"layer_{block}.pt", weights_only=True), due)
+    settings = yaml.safe_load((path / "apply_caa.yaml").read_text())
+    assert settings == {"alg_name": "caa", "layers": [2, 4], "multipliers": [1.0, 1.0]}
+    # what it writes itself
+    torch.save(torch.stack([2 * due, due - 1]).mean(0), path / "layer_4.pt")
+    assert torch.equal(read_foreign(path, "easyedit2")[0].directions[4], torch.stack([2 * due, due - 1]).mean(0))
+
+
+def test_easysteer_as_its_sources_have_it(tmp_path):
+    """A GGUF of arch "controlvector" with a `model_hint`, without which it refuses, and a `method`.
+
+    github.com/ZJU-REAL/EasySteer at 312c6d8: `StatisticalControlVector` in easysteer/steer/utils.py, and `VectorSpec`
+    in its README, which says where layers are named and that a scale of 1 adds the file's own numbers.
+    """
+    form = FORMATS["easysteer"]
+    reader = GGUFReader(write_content(tmp_path / "v.gguf", form.write(shift(0, 4))))
+    said = {name: field.contents() for name, field in reader.fields.items() if name.startswith("controlvector")}
+    assert said == {
+        "controlvector.model_hint": "gemma3_text",
+        "controlvector.method": "contrans",
+        "controlvector.layer_count": 2,
+    }
+    assert sorted(t.name for t in reader.tensors) == ["direction.0", "direction.4"]
+    names = {"source", "scale", "layers", "apply", "phases", "vectors", "steering"}
+    assert names <= {k.arg for k in ast.walk(ast.parse(form.usage(shift(4), "v.gguf"))) if isinstance(k, ast.keyword)}
+
+
 def test_the_plain_file_says_what_it_is(tmp_path):
     path = write_content(tmp_path / "v.safetensors", FORMATS["safetensors"].write(shift(3)))
     with safe_open(path, "pt") as file:
@@ -125,6 +191,25 @@ def test_lm_evals_file_is_no_program(tmp_path):
     assert found.keys() == {"layers.3"}
     assert torch.equal(found["layers.3"].pop("steering_vector"), shift(3).blocks[3])
     assert found["layers.3"] == {"steering_coefficient": 1.0, "action": "add", "bias": None, "head_index": None}
+
+
+@pytest.mark.parametrize("name", ['quote""" of', "back\\", "line\nfeed", "__SHIFTS__"])
+def test_a_name_does_not_get_into_the_program_for_generate(name):
+    made = Shift(name, RECORD, directions(1, 4), 0.2)
+    [(path, data)] = FORMATS["huggingface"].write(made).items()
+    assert path == "custom_generate/generate.py"
+    tree = ast.parse(data)
+    kinds = [type(node).__name__ for node in tree.body]
+    assert kinds == ["Expr", "Import", "Import", *["Assign"] * 4, "FunctionDef", "FunctionDef"]
+    assert {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names} == {
+        "base64",
+        "torch",
+    }
+    found: dict[str, Any] = {}
+    exec(compile(tree, path, "exec"), found)
+    assert (found["FAMILY"], found["BLOCKS"], found["WIDTH"]) == ("gemma3_text", "layers", 8)
+    for block, text in found["SHIFTS"].items():
+        assert np.array_equal(np.frombuffer(base64.b64decode(text), "<f4"), made.blocks[block].numpy())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

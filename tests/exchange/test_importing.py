@@ -7,14 +7,20 @@ import pytest
 import torch
 
 from contrans.concepts import ConceptVector, contrast_set, refine
+from contrans.concepts.contrast import family_of
 from contrans.errors import ArtifactError, BlockError, RegistryError, SpecError, TextError
 from contrans.exchange import FORMATS, Foreign, Shift, concept_vector_of, write_content
 from contrans.maps import corpus, fit_map
 from contrans.transplants import transplant
-from registry import Registry
+from contrans.validation.arms import Directions
+from contrans.validation.comparison import validate
+from contrans.validation.emotion import EmotionProtocol
+from contrans.validation.fluency import FluencyMeter
+from registry import Registry, Result
 from registry.hub.bundle import bundle
 from registry.imported import import_vector
 from tests.exchange.made import directions, gguf_file
+from tests.texts import write_family
 from tests.tiny import tiny
 
 TEXTS = ["the cat sat there with their mother", "one stone alone", "they think of the weather", "lemons come from Rome"]
@@ -85,28 +91,56 @@ def test_registered_with_its_origin(name, registry, tmp_path):
     assert (only.version.number, only.vector.blocks) == (2, [2])
 
 
-def test_it_is_published_like_ours(registry, tmp_path):
-    """Mapped into another model by a fitted map's direction, registered as a transplant, and packed for the Hub."""
-    source, target = tiny("llama"), tiny("gpt2")
-    path = exported(source, tmp_path)
-    done = import_vector(registry, path, format="repeng", model=source, concept="anger", measured_on=TEXTS, blocks=[2])
-    mapped = fit_map(source, target, corpus("passages").take(40), source_blocks=[2], target_blocks=[1]).map_direction(
-        done.vector
+def test_it_is_mapped_judged_and_published_like_ours(registry, tmp_path):
+    """Through a fitted map into another model, scored there by our arms, and packed for the Hub without `force`."""
+    source, target = tiny("llama"), tiny("llama", seed=1, max_position_embeddings=2048)
+    family = family_of(write_family(tmp_path / "mood")[0])
+    concepts = [c.concept for c in family]
+    done, files = {}, FORMATS["repeng"]
+    for i, concept in enumerate(concepts):
+        made = Shift(concept, source.record, directions(2, width=source.hidden_size, seed=i), 0.3)
+        path = write_content(tmp_path / f"{i}.gguf", files.write(made))
+        done[concept] = import_vector(registry, path, format="repeng", model=source, concept=concept, measured_on=TEXTS)
+    across = fit_map(source, target, corpus("passages").take(40), source_blocks=[2], target_blocks=[1])
+    mapped = {c: across.map_direction(done[c].vector) for c in concepts}
+    own = {c.concept: refine(target, c, blocks=[1]) for c in family}
+    arms = {"transplanted": mapped, "own": own}
+    shifts = {arm: {c: v.direction(1) for c, v in of.items()} for arm, of in arms.items()}
+    scored = [*arms, "random", "wrong_concept", "opposite"]
+    rows, summary = validate(
+        EmotionProtocol(target, family, block=1, split="test", per_label=2),
+        Directions(shifts, own[concepts[0]].residual_norm[1]),
+        FluencyMeter(target, 1, TEXTS),
+        arms=["unsteered", *scored],
+        doses=dict.fromkeys(scored, 0.5),
+        random_draws=2,
     )
-    assert mapped.provenance["refined"]["imported"]["tool"] == "repeng"
-    registry.register(
+    assert summary.keys() >= {"unsteered", *scored}
+
+    [concept, *_] = concepts
+    assert mapped[concept].provenance["refined"]["imported"]["tool"] == "repeng"
+    model = registry.register("model", target.name, manifest=target.record.to_json())
+    there = registry.register(
         "transplant",
-        "anger/tiny-llama-0/tiny-gpt2-0",
-        manifest={"concept": "anger", "block": 1, "dose": 0.2},
-        files=mapped.to_files(),
-        inputs={
-            "vector": done.version,
-            "target": registry.register("model", "tiny-gpt2-0", manifest=target.record.to_json()),
-        },
+        f"{concept}/there",
+        manifest={"concept": concept, "block": 1, "dose": 0.5},
+        files=mapped[concept].to_files(),
+        inputs={"vector": done[concept].version, "target": model},
     )
-    packed = bundle(registry, "anger/tiny-llama-0/tiny-gpt2-0", force=True)
-    assert packed.manifest.source.registered.ref == "anger/tiny-llama-0/repeng@1"
-    assert packed.manifest.source.provenance["imported"]["sha256"] == done.origin["sha256"]
+    with pytest.raises(RegistryError, match="has no validation"):
+        bundle(registry, there.name)
+    registry.register(
+        "validation",
+        f"{concept}/there/emotion",
+        manifest={"protocol": "emotion", "split": "test", "concept": concept},
+        inputs={"transplant": there},
+        results=[Result(**row.to_json()) for row in rows if row.concept in (concept, "all")],
+    )
+    packed = bundle(registry, there.name)
+    assert packed.manifest.source.registered.ref == done[concept].version.ref
+    assert packed.manifest.source.provenance["imported"]["sha256"] == done[concept].origin["sha256"]
+    [check] = packed.manifest.validations
+    assert {row.arm for row in check.results} >= {"unsteered", *scored}
 
 
 def test_what_does_not_fit(registry, tmp_path):

@@ -10,7 +10,14 @@ def names(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-@pytest.mark.parametrize(("content", "left"), [(b"new", ["v"]), ({"a": b"1", "b": b"2"}, ["v", "v/a", "v/b"])])
+def read(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [(b"new", ["v"]), ({"a": b"1", "b": b"2"}, ["v", "v/a", "v/b"]), ({"in/a": b"1"}, ["v", "v/in", "v/in/a"])],
+)
 def test_written_once_and_again_only_by_force(content, left, tmp_path):
     path = write_content(tmp_path / "deep" / "v", content)
     assert names(tmp_path / "deep") == left
@@ -19,7 +26,7 @@ def test_written_once_and_again_only_by_force(content, left, tmp_path):
     assert names(tmp_path / "deep") == left
     for other in (b"file", {"c": b"3"}, content):
         write_content(path, other, force=True)
-        assert (path.read_bytes() if path.is_file() else {p.name: p.read_bytes() for p in path.iterdir()}) == other
+        assert (path.read_bytes() if path.is_file() else read(path)) == other
     assert names(tmp_path / "deep") == left
 
 

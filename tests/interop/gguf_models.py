@@ -10,32 +10,40 @@ from gguf.quants import dequantize
 
 from contrans.models import Model
 
-ARCHS = {"llama": MODEL_ARCH.LLAMA, "qwen2": MODEL_ARCH.QWEN2, "gemma3_text": MODEL_ARCH.GEMMA3}
+ARCHS = {
+    "llama": MODEL_ARCH.LLAMA,
+    "granite": MODEL_ARCH.GRANITE,
+    "qwen2": MODEL_ARCH.QWEN2,
+    "starcoder2": MODEL_ARCH.STARCODER2,
+    "gpt2": MODEL_ARCH.GPT2,
+    "gemma3_text": MODEL_ARCH.GEMMA3,
+}
 
 
 def write_tiny(model: Model, path: Path) -> Path:
-    """Writes a tiny Llama, Qwen2 or Gemma 3 in float32, without a vocabulary."""
+    """Writes a tiny model of one of `ARCHS` in float32, without a vocabulary."""
     module: Any = model.module
     config = module.config
-    arch = ARCHS[config.model_type]
-    names = get_tensor_name_map(arch, config.num_hidden_layers)
-    writer = GGUFWriter(path, {"gemma3_text": "gemma3"}.get(config.model_type, config.model_type))
+    kind = config.model_type
+    names = get_tensor_name_map(ARCHS[kind], config.num_hidden_layers)
+    writer = GGUFWriter(path, {"gemma3_text": "gemma3"}.get(kind, kind))
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("none")
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    writer.add_key_length(head)
-    writer.add_value_length(head)
-    writer.add_rope_dimension_count(head)
-    rope = config.rope_parameters
-    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
-    if config.model_type == "gemma3_text":
+    if kind == "gpt2":
+        writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    else:
+        _add_rotary(writer, config)
+    if kind == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    if kind == "gemma3_text":
         writer.add_sliding_window(config.sliding_window)
     for name, tensor in module.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -44,14 +52,30 @@ def write_tiny(model: Model, path: Path) -> Path:
         new = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert new is not None, name
         value = tensor.float()
-        if config.model_type == "llama" and stem.endswith(("q_proj", "k_proj")):
+        if kind in ("llama", "granite") and stem.endswith(("q_proj", "k_proj")):
             heads = config.num_attention_heads if stem.endswith("q_proj") else config.num_key_value_heads
             value = _for_llamas_rope(value, heads)
-        if config.model_type == "gemma3_text" and stem.endswith("norm"):
+        if kind == "gemma3_text" and stem.endswith("norm"):
             value = value + 1  # Gemma multiplies by 1 + w
+        if kind == "gpt2" and value.ndim == 2 and stem.endswith(("c_attn", "c_fc", "c_proj")):
+            value = value.T  # GPT-2 keeps its weights as [in, out]
         writer.add_tensor(new, value.contiguous().numpy())
     _finish(writer)
     return path
+
+
+def _add_rotary(writer: GGUFWriter, config: Any) -> None:
+    writer.add_head_count_kv(config.num_key_value_heads)
+    if hasattr(config, "rms_norm_eps"):
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    else:
+        writer.add_layer_norm_eps(config.norm_epsilon)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
 
 
 def write_plain(source: Path, path: Path) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+
+from tests.interop.missing import missing, package
 
 Numbers = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -47,8 +48,7 @@ class Library:
     """The functions of llama.h and of llama.cpp's common library that are needed here."""
 
     def __init__(self) -> None:
-        package = pytest.importorskip("xllamacpp", reason="needs the wheel xllamacpp, which carries llama.cpp")
-        path = next(Path(package.__file__).parent.glob("xllamacpp*.so"))
+        path = next(Path(package("xllamacpp").__file__).parent.glob("xllamacpp*.so"))
         lib = self.lib = c.CDLL(str(path))
         self.said: list[str] = []
         self._log = _Log(lambda _level, text, _data: self.said.append(text.decode("utf-8", "replace")))
@@ -78,7 +78,7 @@ class Library:
             function.restype, function.argtypes = result, arguments
         mangled = "_Z26common_control_vector_loadRKSt6vectorI31common_control_vector_load_infoSaIS0_EE"
         if not hasattr(lib, mangled):
-            pytest.skip("this build of xllamacpp does not export llama.cpp's loader of control vectors")
+            missing("this build of xllamacpp does not export llama.cpp's loader of control vectors")
         self.load_vectors = getattr(lib, mangled)
         self.load_vectors.restype, self.load_vectors.argtypes = _Data, (c.POINTER(_Vector),)
         lib.llama_log_set(self._log, None)

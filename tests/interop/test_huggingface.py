@@ -1,5 +1,6 @@
 """Transformers' own ways of generating run under a transplant: they give what `generate` gives, token by token."""
 
+import sys
 from functools import cache
 from threading import Thread
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AsyncTextIteratorStreamer, TextIteratorStreamer, TextStreamer, pipeline
 
+from contrans.exchange import FORMATS, Shift, write_content
 from contrans.models import Model
 from contrans.transplants import Transplant
 from tests.tiny import tiny
@@ -129,3 +131,54 @@ def test_beams_score_what_full_passes_score(architecture):
         due = steered_logits(model, text, chosen, "add", shift_for(model))[len(prompt) - 1 : -1].log_softmax(-1)
         due = due.gather(1, torch.tensor(text[-NEW:])[:, None])[:, 0]
         torch.testing.assert_close(steps[i], due, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def folder_of(tmp_path, monkeypatch):
+    """Writes the export for a model; transformers keeps a copy of its program, here not in anybody's home."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [str(tmp_path / "modules"), *sys.path])
+
+    def write(model: Model) -> str:
+        form, shift = FORMATS["huggingface"], Shift("calm", model.record, {BLOCK: shift_for(model)}, 1.0)
+        return str(write_content(tmp_path / f"of-{model.name}", form.write(shift), force=True))
+
+    return write
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom", "gemma3_text"])
+def test_generate_by_the_exported_program(architecture, folder_of, capsys):
+    """Greedy, streamed, batched, beams and the pipeline, by nothing of ours but the exported file."""
+    model = model_of(architecture)
+    tokenizer, module = model.tokenizer, model.module
+    custom: Any = {"custom_generate": folder_of(model), "trust_remote_code": True}
+    prompts, inputs = left_padded(model, TEXTS)
+    due = [by_hand(model, row, "with_bos") for row in prompts]
+    batch = module.generate(**inputs, pad_token_id=0, **GREEDY, **custom)
+    assert batch[:, -NEW:].tolist() == due
+    one: Any = {"input_ids": torch.tensor([prompts[0]]), "pad_token_id": 0, **GREEDY}
+    streamer = TextStreamer(tokenizer, skip_prompt=True)
+    assert module.generate(**one, streamer=streamer, **custom)[0, -NEW:].tolist() == due[0]
+    assert capsys.readouterr().out.strip() == tokenizer.decode(due[0]).strip()
+    beams: Any = {**inputs, "num_beams": 3, "pad_token_id": 0, **GREEDY}
+    with put_in(model, "with_bos"):
+        expected = module.generate(**beams)
+    assert torch.equal(module.generate(**beams, **custom), expected)
+    # and gone when it returns
+    plain = [clean(model, row) for row in prompts]
+    assert module.generate(**one)[0, -NEW:].tolist() == plain[0]
+    assert plain != due
+    generator: Any = pipeline("text-generation", model=module, tokenizer=tokenizer, device="cpu")
+    ids = tokenizer(TEXTS[0])["input_ids"]
+    said_there = generator(TEXTS[0], return_full_text=False, **GREEDY, **custom)[0]["generated_text"]
+    assert said_there == said(model, by_hand(model, ids, "with_bos"))
+
+
+def test_the_exported_program_refuses_another_model_and_unasked_trust(folder_of):
+    model = model_of("llama")
+    folder = folder_of(model)
+    settings: Any = {"input_ids": torch.tensor([[1, 20]]), "custom_generate": folder, **GREEDY}
+    with pytest.raises(ValueError, match="was made for a llama model of width 32, and this is a gpt2 model"):
+        model_of("gpt2").module.generate(**settings, trust_remote_code=True)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        model.module.generate(**settings, trust_remote_code=False)

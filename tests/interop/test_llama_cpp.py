@@ -82,9 +82,10 @@ def exported_gguf(path: Path, tensors) -> Path:
     return path
 
 
-def test_a_baked_llama_as_gguf(library, tmp_path):
-    # llama.cpp reads `blk.N.ffn_down.bias` of its llama architecture, so a baked model needs no control vector there
-    model = tiny("llama")
+@pytest.mark.parametrize("architecture", ["llama", "granite", "gpt2", "starcoder2"])
+def test_a_baked_model_as_gguf(architecture, library, tmp_path):
+    """llama.cpp reads `blk.N.ffn_down.bias` of these, so a baked model needs no control vector, at block 0 either."""
+    model = tiny(architecture)
     shifts = {0: shift_for(model), 2: shift_for(model, seed=6)}
     baked = bake_shifts(model, shifts)
     theirs = Loaded(library, write_tiny(baked, tmp_path / "baked.gguf"))

@@ -12,6 +12,7 @@ from contrans.errors import ModelError
 from contrans.exchange.baked import export_baked
 from contrans.models import Model
 from contrans.transplants import Transplant, bake_shifts
+from tests.interop.missing import package
 from tests.tiny import tiny
 from tests.transplants.oracle import BLOCK
 from tests.transplants.test_apply import vector_for
@@ -92,7 +93,7 @@ def test_a_device_map_with_a_part_on_disk(tmp_path):
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_peft(architecture, tmp_path):
-    peft = pytest.importorskip("peft", reason="needs peft")
+    peft = package("peft")
     model = tiny(architecture)
     plain = run(model)
     target = "q_proj" if architecture == "llama" else "c_attn"
@@ -115,7 +116,7 @@ def test_peft(architecture, tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_bitsandbytes(bits, tmp_path):
-    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    package("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     plain = tiny("llama", hidden_size=64)

@@ -82,10 +82,12 @@ def test_what_they_extract_is_what_we_read(done):
     model, (positive, negative) = tiny("llama"), pairs()
     mean, _ = read_foreign(done / "mean.safetensors", "steering-vectors")
     pca, _ = read_foreign(done / "pca.gguf", "repeng")
-    assert sorted(mean.directions) == sorted(pca.directions) == [1, 2]
+    centred, _ = read_foreign(done / "pca_center.gguf", "repeng")
+    assert sorted(mean.directions) == sorted(pca.directions) == sorted(centred.directions) == [1, 2]
     for block in (1, 2):
         rows = (capture(model, positive)[block] - capture(model, negative)[block]).double()
         torch.testing.assert_close(mean.directions[block].double(), rows.mean(0), rtol=1e-3, atol=1e-4)
-        # repeng: the first principal component of the centred differences; the pairs give its sign
-        first = torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh[0]
-        assert abs(float(torch.cosine_similarity(pca.directions[block].double(), first, dim=0))) > 0.99
+        # repeng: the first principal component of the differences, less their mean by default; the pairs give its sign
+        for found, of in ((pca, rows - rows.mean(0)), (centred, rows)):
+            first = torch.linalg.svd(of, full_matrices=False).Vh[0]
+            assert abs(float(torch.cosine_similarity(found.directions[block].double(), first, dim=0))) > 0.99
