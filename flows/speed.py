@@ -48,7 +48,7 @@ class Rates:
     scoring: float
     head: float
     token: float
-    loading: float
+    loading: float = _LOADING
     writing: float = 0.0
     launch: float = 0.0
 
@@ -76,7 +76,7 @@ class Rates:
 
 
 class Speeds:
-    """The rates of models on this machine, each measured once.
+    """The rates of models on this machine, measured once for all models of equal sizes.
 
     Attributes:
         rates: By model, for those that were asked for.
@@ -84,6 +84,8 @@ class Speeds:
 
     def __init__(self) -> None:
         self.rates: dict[str, Rates] = {}
+        self._measured: dict[tuple[Sizes, Compute], Rates] = {}
+        self._loading: dict[str, float] = {}
 
     def of(self, reference: str, model: Sizes, compute: Compute, *, writes: bool = False) -> Rates:
         """The rates of a model.
@@ -94,11 +96,15 @@ class Speeds:
             compute: Where and in which format it is to run.
             writes: Whether it is asked to write, whose speed is only then measured.
         """
-        if reference not in self.rates:
-            self.rates[reference] = measured(reference, model, compute)
-        if writes and not self.rates[reference].writing:
+        shape = model, compute
+        if shape not in self._measured:
+            self._measured[shape] = measured(reference, model, compute)
+        if writes and not self._measured[shape].writing:
             speed = measured_writing(reference, model, compute)
-            self.rates[reference] = replace(self.rates[reference], writing=speed)
+            self._measured[shape] = replace(self._measured[shape], writing=speed)
+        if reference not in self._loading:  # models of equal sizes may lie on different disks
+            self._loading[reference] = _loading(resolve(reference).folder())
+        self.rates[reference] = replace(self._measured[shape], loading=self._loading[reference])
         return self.rates[reference]
 
 
@@ -130,7 +136,6 @@ def measured(reference: str, model: Sizes, compute: Compute) -> Rates:
         scoring=block_flops(items, small) / scoring,
         head=head_flops(generic, small) / head,
         token=max(times["one"] - block, 0.0) / captured.tokens,
-        loading=_loading(resolve(reference).folder()),
     )
 
 

@@ -100,7 +100,18 @@ def _family(spec: PipelineSpec, contrasts: list[ContrastSet]) -> list[ContrastSe
             f"The emotion protocol scores concepts of one family, or a pair of labels, not "
             f"{', '.join(c.name for c in contrasts)}; name sets of one family, such as emotion/*."
         )
-    return sides(contrasts[0]) if len(contrasts[0].labels) == 2 else family_of(spec.concepts[0])
+    labels = contrasts[0].labels
+    if len(labels) > 2:
+        return family_of(spec.concepts[0])
+    if len(contrasts) == 1:
+        return sides(contrasts[0])
+    of_label = {c.label: c for c in contrasts}
+    if len(of_label) < len(contrasts):
+        raise SpecError(
+            f"{' and '.join(c.name for c in contrasts)} are about the same pair of labels, {' and '.join(labels)}, and "
+            f"the emotion protocol scores a label once; name one of them, and the others in specs of their own."
+        )
+    return [of_label[label] for label in labels]
 
 
 def _corpus(spec: PipelineSpec, contrasts: list[ContrastSet]) -> tuple[Corpus, dict[str, range], Corpus]:

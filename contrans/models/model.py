@@ -118,8 +118,11 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Device of the token embedding, where input ids belong."""
-        return next(self.module.parameters()).device
+        """Device of the token embedding, where input ids belong; the one that it runs on where it is offloaded."""
+        hook = getattr(self.module.get_input_embeddings(), "_hf_hook", None)  # accelerate's
+        devices = [getattr(one, "execution_device", None) for one in getattr(hook, "hooks", (hook,))]
+        runs_on = next((torch.device(device) for device in devices if device is not None), None)
+        return runs_on or next(self.module.parameters()).device
 
     @cached_property
     def context_length(self) -> int | None:

@@ -45,7 +45,7 @@ class Reader:
 
     def __init__(self, model: Model, blocks: Sequence[int], precision: str, *, compile: bool = False) -> None:
         self.model, self.blocks, self.precision = model, sorted(set(blocks)), precision
-        self.device = input_device(model)
+        self.device = model.device
         # the compiler chooses products itself, and does not know oneDNN's
         self.products = Products(model, range(0 if compile else self.blocks[-1] + 1), precision)
         self.compiled = CompiledBlocks(model, self.blocks[-1], precision) if compile else None
@@ -152,13 +152,6 @@ class Reader:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def input_device(model: Model) -> torch.device:
-    """The device that a model takes its ids on; the one that its embedding runs on where accelerate offloads it."""
-    hook = getattr(model.module.get_input_embeddings(), "_hf_hook", None)
-    devices = [getattr(one, "execution_device", None) for one in getattr(hook, "hooks", (hook,))]
-    return next((torch.device(device) for device in devices if device is not None), model.device)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

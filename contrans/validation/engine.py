@@ -205,6 +205,8 @@ class ScoringEngine:
         if self.precision == "float32":
             return None
         weight: Any = language_head(self.model).weight
+        if weight.is_meta:  # accelerate fetches it for each pass
+            return None
         return torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
 
     # -- shared ----------------------------------------------------------------------------------------------

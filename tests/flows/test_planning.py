@@ -264,18 +264,20 @@ def test_weights_of_a_block_are_without_embeddings_and_head(reference: str, bloc
     assert sizes(reference).block_parameters == pytest.approx(block, rel=1e-3)
 
 
-def test_speed_is_measured_once_for_each_model(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_measured_once_for_models_of_equal_sizes(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(speed, "measured", lambda reference, *_: asked.append(reference) or RATES)
+    other = replace(TINY, width=2 * TINY.width)
     compute = load_sweep(spec_path).points[0].spec.compute
     speeds = Speeds()
-    for reference in ("a", "b", "a"):
-        assert speeds.of(reference, TINY, compute) == RATES
-    assert asked == ["a", "b"]
-    assert speeds.rates == dict.fromkeys("ab", RATES)
-    assert speeds.of("a", TINY, compute, writes=True) == replace(RATES, writing=WRITING)
-    assert speeds.of("a", TINY, compute).writing == WRITING
-    assert asked == ["a", "b"]
+    for reference, model in (("x/a", TINY), ("x/b", TINY), ("x/c", other), ("x/a", TINY)):
+        assert speeds.of(reference, model, compute) == RATES
+    assert asked == ["x/a", "x/c"]
+    assert speeds.rates == dict.fromkeys(("x/a", "x/b", "x/c"), RATES)
+    assert speeds.of("x/a", TINY, compute, writes=True) == replace(RATES, writing=WRITING)
+    assert speeds.of("x/b", TINY, compute).writing == WRITING
+    assert speeds.of("x/c", other, compute).writing == 0
+    assert asked == ["x/a", "x/c"]
 
 
 def test_rates_are_measured_on_a_stand_in(spec_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
+from contrans.errors import SpecError
+from contrans.validation.arms import Directions
+from contrans.validation.comparison import validate
+from contrans.validation.fluency import FluencyMeter
 from flows import texts
+from flows.judging import protocol
 from flows.spec import PipelineSpec, load_spec
 from flows.steps import build_steps
 from flows.study import Study, study
 from flows.texts import read_texts
+from tests.tiny import tiny
 
 
 @dataclass(frozen=True)
@@ -87,3 +95,50 @@ def test_few_are_kept(folder: Path, reads: list[PipelineSpec]) -> None:
         read_texts(spec)
     assert len(texts._KNOWN) == texts._MOST
     assert reads == [*specs, specs[0]]
+
+
+@pytest.fixture
+def of_two(folder: Path) -> Path:
+    """A spec of a family that has two sets, and one more set about the first one's label."""
+    (folder / "moods" / "doubt.yaml").unlink()
+    calm = (folder / "moods" / "calm.yaml").read_text()
+    (folder / "still.yaml").write_text(
+        calm.replace("calm", "still").replace("label: still", "label: calm").replace("lake", "pond")
+    )
+    spec = yaml.safe_load((folder / "tiny.yaml").read_text())
+    path = folder / "two.yaml"
+    path.write_text(yaml.safe_dump(spec | {"concepts": ["./moods/hurry.yaml", "./moods/calm.yaml"]}))
+    return path
+
+
+def test_a_family_of_two_is_scored_like_any_other(of_two: Path) -> None:
+    asked = of(load_spec(of_two))
+    assert [c.concept for c in asked.contrasts] == ["hurry", "calm"]
+    assert [(c.concept, c.label) for c in asked.family] == [("calm", "calm"), ("hurry", "hurry")]
+    model = tiny("llama", max_position_embeddings=2048)
+    scored = protocol(asked, model, "test", 2, "float32")
+    shift = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(0))
+    by = {"hurry": shift, "calm": -shift}
+    meter = FluencyMeter(model, 2, asked.generic.texts)
+    arms = ["unsteered", "transplanted", "wrong_concept"]
+    doses = dict.fromkeys(arms[1:], 0.5)
+    rows, _ = validate(scored, Directions({"transplanted": by}, 2.0, 0), meter, arms=arms, doses=doses, random_draws=2)
+    assert {row.concept for row in rows} == {"all", "hurry", "calm"}
+    # with two concepts the wrong one is the other
+    effect = {(r.arm, r.concept): r.value for r in rows if r.metric == "logit_accuracy"}
+    assert 0 <= effect["wrong_concept", "hurry"] <= 1
+
+
+def test_one_concept_of_two_is_scored_against_its_opposite(of_two: Path) -> None:
+    spec = yaml.safe_load(of_two.read_text())
+    of_two.write_text(yaml.safe_dump(spec | {"concepts": ["./moods/hurry.yaml"]}))
+    asked = of(load_spec(of_two))
+    assert [(c.concept, c.label) for c in asked.family] == [("hurry", "hurry"), ("opposite of hurry", "calm")]
+
+
+def test_two_sets_about_one_label_are_refused(of_two: Path) -> None:
+    spec = yaml.safe_load(of_two.read_text())
+    shutil.move(of_two.parent / "still.yaml", of_two.parent / "moods" / "still.yaml")
+    of_two.write_text(yaml.safe_dump(spec | {"concepts": ["./moods/calm.yaml", "./moods/still.yaml"]}))
+    with pytest.raises(SpecError, match=r"same pair of labels, calm and hurry.*name one of them"):
+        of(load_spec(of_two))

@@ -9,7 +9,7 @@ from accelerate import dispatch_model
 
 from contrans.models import Model
 from contrans.states import capture
-from contrans.states.reading import Reader, input_device
+from contrans.states.reading import Reader
 from tests.tiny import tiny
 
 TEXTS = ["the cat sat", "one stone alone on a mountain", "x"]
@@ -27,7 +27,7 @@ def test_models_offloaded_to_disk(precision, tmp_path):
     places |= {f"model.layers.{i}": place for i, place in enumerate(("cpu", "disk", "disk", "cpu"))}
     cpu = torch.device("cpu")
     dispatch_model(model.module, places, main_device=cpu, offload_dir=tmp_path, force_hooks=True)
-    assert input_device(model).type == "cpu"
+    assert model.device.type == "cpu"
     made = [capture(model, TEXTS, precision=precision) for _ in range(2)]
     upper = capture(model, TEXTS, precision=precision, blocks=[1])
     for block in range(4):
