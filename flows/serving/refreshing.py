@@ -1,5 +1,6 @@
 """The nightly refresh: whole pipelines again, of which only what has changed is computed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow, task
@@ -9,8 +10,9 @@ from contrans.models.reference import short_name
 from flows.pipeline import pipeline
 from flows.progress import Silent
 from flows.runs import open_registry
-from flows.serving.forms import Settings, Specs
-from flows.serving.runners import task_runner
+from flows.serving.forms import Settings, Spec, Specs, read
+from flows.serving.handing_out import hand_out, withdraw
+from flows.serving.runners import handed_to, task_runner
 from flows.serving.showing import Progress, begin_run, leave_assets, leave_pairs
 from flows.serving.slots import gpu_slot
 from flows.serving.stages import show
@@ -38,11 +40,42 @@ def run_cell(spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@flow(name="cell", timeout_seconds=_DAY)
+def cell(spec: Spec = "quickstart", settings: Settings = []) -> dict[str, Any]:  # noqa: B006  a form's default
+    """Runs one whole pipeline, such as those that a refresh hands to workers.
+
+    Args:
+        spec: Name of a spec that ships, path of a YAML file where the worker runs, or the spec itself as JSON.
+        settings: Settings over those of the spec, KEY=VALUE each, such as validate.random_draws=5.
+
+    Returns:
+        Its document, see `flows.results`.
+
+    Raises:
+        ContransError: The spec is not valid, or the pipeline failed.
+    """
+    checked = read(spec, settings)
+    begin_run([f"spec:{checked.name}"])
+    return run_cell.fn(checked.canonical())
+
+
 @flow(name="cells", validate_parameters=False)
-def _cells(sweeps: list[Any]) -> list[Outcome]:
+def _cells(sweeps: list[Any], deployment: str | None = None) -> list[Outcome]:
     # Each is waited for in turn, so that what fails is a point's own failure and the others go on.
     points = [point for sweep in sweeps for point in sweep.points]
-    futures = {id(point): run_cell.submit(point.spec.canonical()) for point in points}
+    if deployment is None:
+        return _outcomes(sweeps, [run_cell.submit(point.spec.canonical()) for point in points])
+    handed = hand_out([point.spec for point in points], deployment)
+    try:
+        return _outcomes(sweeps, handed)
+    except BaseException:
+        withdraw(handed)
+        raise
+
+
+def _outcomes(sweeps: list[Any], running: Sequence[Any]) -> list[Outcome]:
+    points = [point for sweep in sweeps for point in sweep.points]
+    futures = {id(point): future for point, future in zip(points, running, strict=True)}
     progress = Progress(lambda: len(points), Silent())
 
     def ends(outcome: Outcome) -> None:
@@ -71,7 +104,9 @@ def refresh(specs: Specs = ["quickstart"], settings: Settings = []) -> dict[str,
     """
     sweeps = [load_sweep(spec, settings) for spec in specs]
     begin_run([f"spec:{sweep.name}" for sweep in sweeps])
-    outcomes = _cells.with_options(task_runner=task_runner())(sweeps)
+    deployment = handed_to()
+    cells = _cells if deployment is not None else _cells.with_options(task_runner=task_runner())
+    outcomes = cells(sweeps, deployment)
     _leave_pairs(outcomes)
     failed = failure(outcomes)
     if failed is not None:

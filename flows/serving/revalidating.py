@@ -1,6 +1,7 @@
 """Re-validation: published transplants scored again on the newest revision of the model that they were made for."""
 
 import logging
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from contrans.errors import ContransError
 from contrans.models import resolve
@@ -20,6 +22,7 @@ from flows.serving.forms import Night, Transplant
 from flows.serving.rescoring import Judged, judged, register_rescored, rescore
 from flows.serving.showing import begin_run
 from flows.serving.slots import gpu_slot
+from flows.tracking import Tracker, note_of_night
 from registry import Registry, Version
 from registry.hub import publications
 
@@ -75,7 +78,9 @@ def revalidate(
     begin_run([f"night:{night}"])
     targets, scored, failures = _Targets(), list[tuple[Judged, Version]](), list[str]()
     with open_registry() as registry:
-        for together in grouped(_judged(registry, transplants, failures)):
+        every, started = _judged(registry, transplants, failures), time.time()
+        tracker = Tracker() if every else None
+        for together in grouped(every):
             try:
                 versions = _score_again(registry, together, targets, night)
             except ContransError as error:
@@ -84,8 +89,10 @@ def revalidate(
             scored += zip(together, versions, strict=True)
         changes = _changes(registry, scored)
     entries = [_entry(one, version, changes.get(version.ref)) for one, version in scored]
-    if entries:
+    if entries and tracker is not None:
         _leave_table(entries, night)
+        own = str(flow_run.get_id())
+        tracker.note(note_of_night(night, entries, started=started, ended=time.time(), flow_run_id=own))
     if failures:
         raise ContransError(f"{len(failures)} of the transplants could not be scored again, the first is {failures[0]}")
     return {"night": night, "scored": entries}

@@ -1,4 +1,4 @@
-"""Where the pipelines of a matrix or sweep run: in threads of this process, on Dask or on Ray, by one setting."""
+"""Where the pipelines of a matrix or sweep run, by one setting: here in threads, on Dask, on Ray, or on workers."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 SETTING, WORKERS = "CONTRANS_TASK_RUNNER", "CONTRANS_TASK_WORKERS"
 RUNNERS = ("threads", "dask", "ray")
+HANDED_OUT = "workers"
+"""Beside the runners: every pipeline is a run of its own, for whichever worker of a work pool takes it up."""
+_CELL = "cell/on-demand"
 
 
 def task_runner(name: str | None = None, *, workers: int | None = None) -> "TaskRunner[Any]":
@@ -29,12 +32,24 @@ def task_runner(name: str | None = None, *, workers: int | None = None) -> "Task
     kind, _, address = wanted.partition(":")
     n = workers if workers is not None else _workers()
     if kind not in RUNNERS or (kind == "threads" and address):
-        raise SpecError(f"{wanted!r} is no task runner; set {SETTING} to {', '.join(RUNNERS)} or dask:ADDRESS.")
+        names = ", ".join((*RUNNERS, HANDED_OUT))
+        raise SpecError(f"{wanted!r} is no task runner; set {SETTING} to {names}, dask:ADDRESS or workers:FLOW/NAME.")
     if kind == "threads":
         from prefect.task_runners import ThreadPoolTaskRunner
 
         return ThreadPoolTaskRunner(max_workers=n)
     return _dask(address, n) if kind == "dask" else _ray(address, n)
+
+
+def handed_to(name: str | None = None) -> str | None:
+    """The deployment that pipelines are handed to where the setting is "workers"; None for a task runner.
+
+    Args:
+        name: "workers", with a deployment as "flow/name" behind a colon if wanted, such as "workers:cell/on-gpu"; by
+            default that of the variable `CONTRANS_TASK_RUNNER`.
+    """
+    kind, _, deployment = (name or os.environ.get(SETTING) or "").partition(":")
+    return (deployment or _CELL) if kind == HANDED_OUT else None
 
 
 def _dask(address: str, workers: int) -> "TaskRunner[Any]":
@@ -54,6 +69,7 @@ def _ray(address: str, workers: int) -> "TaskRunner[Any]":
         from prefect_ray.task_runners import RayTaskRunner  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise _missing("ray") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
         return RayTaskRunner(address=address)
     return RayTaskRunner(init_kwargs={"num_cpus": workers, "include_dashboard": False})

@@ -78,7 +78,17 @@ class Tracker:
         Returns:
             MLflow's id of the run, or None if it could not be noted and waits.
         """
-        note = note_of(document, started=started, ended=time.time(), tags=tags, files=files)
+        return self.note(note_of(document, started=started, ended=time.time(), tags=tags, files=files))
+
+    def note(self, note: Note) -> str | None:
+        """Notes what is finished, and then what waited.
+
+        Args:
+            note: What happened.
+
+        Returns:
+            MLflow's id of it, or None if it could not be noted and waits.
+        """
         self._thread.join()
         if self._client is None:
             self._put_by(note, self._failure)

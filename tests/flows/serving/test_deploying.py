@@ -29,6 +29,7 @@ def test_the_file_that_ships() -> None:
     assert len(by_name) == len(found.deployments)
     assert {name for name, _ in by_name} == {
         "refresh",
+        "cell",
         "refine",
         "align",
         "transplant",

@@ -10,11 +10,11 @@ from contrans.errors import SpecError
 from flows.serving import forms
 from flows.serving.importing import import_from_hub
 from flows.serving.publishing import publish
-from flows.serving.refreshing import refresh
+from flows.serving.refreshing import cell, refresh
 from flows.serving.revalidating import revalidate
 from flows.serving.stages import align, refine, transplant
 
-FLOWS = (refine, align, transplant, refresh, publish, import_from_hub, revalidate)
+FLOWS = (refine, align, transplant, cell, refresh, publish, import_from_hub, revalidate)
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)

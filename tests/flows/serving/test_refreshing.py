@@ -1,4 +1,4 @@
-"""Many pipelines at once: in threads and on Dask they end in the same registry, and one that fails stops no other."""
+"""Many pipelines at once: in threads, on Dask and on Ray they end in one registry; one that fails stops no other."""
 
 import importlib.util
 import json
@@ -35,7 +35,7 @@ def refreshed(contrans: Runner, home: Path, *specs: Path, **variables: str) -> F
     return contrans(home, code=REFRESH, SPECS=json.dumps([str(spec) for spec in specs]), **variables)
 
 
-@pytest.mark.parametrize("runner", ["threads", "dask"])
+@pytest.mark.parametrize("runner", ["threads", "dask", "ray"])
 def test_pipelines_side_by_side(contrans: Runner, done: Done, swept: Path, tmp_path: Path, runner: str) -> None:
     if importlib.util.find_spec(f"prefect_{runner}") is None and runner != "threads":
         pytest.skip(f"prefect-{runner} is not installed")

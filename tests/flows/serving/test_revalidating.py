@@ -17,7 +17,9 @@ from tests.flows.conftest import Done, Runner
 @pytest.fixture
 def copied(done: Done, tmp_path: Path) -> Path:
     return Path(
-        shutil.copytree(done.home, tmp_path / "copied", ignore=shutil.ignore_patterns("prefect", "steps", "mlflow*"))
+        shutil.copytree(
+            done.home, tmp_path / "copied", ignore=shutil.ignore_patterns("prefect", "steps", "mlflow-artifacts")
+        )
     )
 
 
