@@ -298,7 +298,7 @@ def test_walk_over_real_results(visit: "Callable[..., Page]", real: tuple[Reader
         page.locator(f'a.box[href="/lineage/{at.kind}/{at.ref}"]').click()
         assert page.get_by_role("heading", level=1).inner_text() == f"Lineage of {at.ref}"
         parents = dict(reader.inputs(at))
-    first, last = f"transplant:{found.name}@1", str(found)
+    first, last = str(found), str(reader.get("fear", kind="transplant"))
     for path in ("/pairs", "/space", f"/compare?v={first}&v={last}", f"/version/transplant/{found.ref}", "/play"):
         page = visit(path, home=home, width=360, scheme="dark", bypass_csp=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
