@@ -85,7 +85,8 @@ def test_ids_are_linked_both_ways(done: Done) -> None:
     assert tags["contrans.transplant"] == ", ".join(refs)
     assert params["validate.random_draws"] == "2"
     assert metrics["summary/transplanted"] == done.found["summary"]["transplanted"]["value"]
-    artifacts = {path.name for path in (done.home / "mlflow-artifacts").rglob("*") if path.is_file()}
+    own = (done.home / "mlflow-artifacts").glob(f"**/{ids['mlflow_run_id']}/**/*")
+    artifacts = {path.name for path in own if path.is_file()}
     assert artifacts == {"spec.yaml", "results.json", "accuracy_by_dose.png"}
 
 
