@@ -8,6 +8,7 @@ import torch
 
 from contrans.errors import FitError, StateError
 from contrans.states.moments import Moments, check_finite, check_pairs, gram
+from contrans.states.precision import cross_product
 
 BLOCK_ROWS = 4096
 """Rows that are centred at once, and whose float32 products are summed up before they are added in float64."""
@@ -150,7 +151,7 @@ class MomentsByKind:
                 its.xx.add_(gram(a))
                 its.xy.addmm_(a.T, b)
             else:
-                its.xy.add_(a.T @ b)
+                its.xy.add_(cross_product(a, b))
         self._join({kind: Mean(n, mean, y.means[kind][1]) for kind, (n, mean) in x.means.items()})
 
     def columns(self, start: int, stop: int) -> "MomentsByKind":

@@ -62,6 +62,14 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return product(x, weight, bias, "none", [], "")
 
 
+def cross_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The product xᵀy of x [n, d] and y [n, e], without gradients; in fp32 on a CPU by oneDNN where that is faster."""
+    in_fp32 = x.dtype == y.dtype == torch.float32 and x.device.type == y.device.type == "cpu"
+    if in_fp32 and x.numel() and y.numel() and onednn_is_faster():
+        return onednn_linear(x.T, y.T, None)
+    return x.T @ y
+
+
 @cache
 def onednn_is_faster() -> bool:
     """Whether oneDNN clearly beats torch's BLAS in fp32 products on this CPU, timed once in a process.

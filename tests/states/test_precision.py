@@ -74,3 +74,17 @@ def test_autocast_leaves_the_residual_stream_in_float32():
         assert (x + torch.nn.functional.linear(x, weight)).dtype == torch.float32
     with autocast(CPU, "float32"):
         assert torch.nn.functional.linear(x, weight).dtype == torch.float32
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize(("rows", "d", "e"), [(40, 7, 9), (300, 32, 1), (0, 4, 5), (12, 0, 3)])
+def test_cross_products_are_those_of_float64(
+    faster: bool, rows: int, d: int, e: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "onednn_is_faster", lambda: faster)
+    x, y = (torch.randn(rows, width, generator=torch.Generator().manual_seed(width)) for width in (d, e))
+    with torch.inference_mode():
+        made = precision.cross_product(x, y)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made.double(), x.double().T @ y.double(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(precision.cross_product(x.double(), y.double()), x.double().T @ y.double())
