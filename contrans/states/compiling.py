@@ -1,13 +1,13 @@
 """Blocks whose forward passes are compiled for as long as states are read."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
 from contrans.errors import SpecError
 from contrans.models import Model
+from contrans.models.forwards import replaced_forwards
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class CompiledBlocks:
             from torch._dynamo.exc import TorchDynamoException
 
             try:
-                with self._active():
+                with replaced_forwards(self._forwards):
                     read()
                 return
             except TorchDynamoException as error:
@@ -48,18 +48,3 @@ class CompiledBlocks:
                 reason = str(error).strip().partition("\n")[0]
                 log.warning("%s is captured without torch.compile, which fails: %s", self._name, reason)
         read()
-
-    @contextmanager
-    def _active(self) -> Iterator[None]:
-        # accelerate puts a forward of its own there
-        before = {block: vars(block).get("forward") for block in self._forwards}
-        try:
-            for block, forward in self._forwards.items():
-                block.forward = forward
-            yield
-        finally:
-            for block, forward in before.items():
-                if forward is None:
-                    vars(block).pop("forward", None)
-                else:
-                    block.forward = forward

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from contrans.errors import ModelError
 from contrans.models import Model
+from contrans.models.forwards import replaced_forwards
 
 _FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
 
@@ -53,22 +54,6 @@ def leaving_block(model: Model, block: int, **inputs: Any) -> tuple[torch.Tensor
 
 
 @contextmanager
-def _forwards(replaced: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    # accelerate, too, keeps its wrapper in the instance: put back what was there
-    before = {module: vars(module).get("forward") for module in replaced}
-    try:
-        for module, forward in replaced.items():
-            module.forward = forward
-        yield
-    finally:
-        for module, old in before.items():
-            if old is None:
-                vars(module).pop("forward", None)
-            else:
-                module.forward = old
-
-
-@contextmanager
 def short_circuit(model: Model, block: int, state: torch.Tensor, *, tuples: bool) -> Iterator[None]:
     """Blocks up to one pass their input on; that one gives a state.
 
@@ -87,7 +72,7 @@ def short_circuit(model: Model, block: int, state: torch.Tensor, *, tuples: bool
         return wrap(state)
 
     blocks = model.blocks[: block + 1]
-    with _forwards({**dict.fromkeys(blocks, passing), blocks[-1]: giving}):
+    with replaced_forwards({**dict.fromkeys(blocks, passing), blocks[-1]: giving}):
         yield
 
 
@@ -124,7 +109,7 @@ def last_block_for(model: Model, wanted: torch.Tensor) -> Iterator[None]:
             out[chosen] = some[:, 0].to(out.dtype)
         return out
 
-    with _forwards({layer: sparse}):
+    with replaced_forwards({layer: sparse}):
         yield
 
 

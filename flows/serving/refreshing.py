@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 
 from contrans.models.reference import short_name
 from flows.pipeline import pipeline
@@ -68,7 +69,7 @@ def _cells(sweeps: list[Any], deployment: str | None = None) -> list[Outcome]:
     handed = hand_out([point.spec for point in points], deployment)
     try:
         return _outcomes(sweeps, handed)
-    except BaseException:
+    except (KeyboardInterrupt, TerminationSignal):  # the latter from a worker that was told to cancel
         withdraw(handed)
         raise
 

@@ -44,7 +44,7 @@ def links(reader: Reader, elsewhere: Elsewhere, address: str = VERSION) -> list[
         ("http://host:99999/", ""),
         ("http://[half/", ""),
         ("http://", ""),
-        ("sqlite:////tmp/mlflow.db", ""),
+        ("sqlite:///mlflow.db", ""),
         ("databricks", ""),
         ("", ""),
         *((bad, "") for bad in BAD),

@@ -24,6 +24,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Scheduled
 
+from tests.flows.serving.machines import processes
 from tests.flows.tiny_pipeline import write
 
 _PROGRAM = "from flows.cli import main; main()"
@@ -107,7 +108,7 @@ def soak(folder: Path, *, runs: int, every: int = 10) -> Report:
         failed=failed,
         hours=round((time.monotonic() - start) / 3600, 2),
         grown=_grown(samples),
-        left_over=[words for _, words in _processes(home)],
+        left_over=list(processes(home).values()),
     )
 
 
@@ -147,29 +148,14 @@ def _ended(client: SyncPrefectClient, run: FlowRun) -> str:
     raise RuntimeError(f"The run {run.name} did not end within {_PATIENCE:.0f} s.")
 
 
-def _processes(home: Path) -> list[tuple[int, str]]:
-    """Number and command line of the processes that work for a home."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if f"CONTRANS_HOME={home}".encode() in environment and state != "Z":
-            found.append((int(entry.name), words))
-    return found
-
-
 _PARTS = {"flows.serving.webserver": "server", "worker start": "worker", " serve --json": "serve", "mlflow": "mlflow"}
 
 
 def _sample(home: Path, temporary: Path) -> Sample:
     memory: dict[str, float] = {}
     handles: dict[str, int] = {}
-    processes = _processes(home)
-    for pid, words in processes:
+    running = processes(home)
+    for pid, words in running.items():
         part = next((name for word, name in _PARTS.items() if word in words), None)
         if part is None:
             continue
@@ -180,7 +166,7 @@ def _sample(home: Path, temporary: Path) -> Sample:
             continue
         memory[part] = memory.get(part, 0.0) + pages * os.sysconf("SC_PAGE_SIZE") / 2**20
         handles[part] = handles.get(part, 0) + held
-    return Sample(memory, handles, len(processes), sum(1 for _ in temporary.rglob("*")))
+    return Sample(memory, handles, len(running), sum(1 for _ in temporary.rglob("*")))
 
 
 def _grown(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:

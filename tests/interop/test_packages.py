@@ -34,6 +34,17 @@ def shift_of(model: Model) -> Shift:
     return Shift("test", model.record, blocks, 1.0)
 
 
+def check_logits(model: Model, folder: Path) -> None:
+    """The logits that another tool left in a folder are ours, without and with the transplant of `shift_of`."""
+    with torch.inference_mode():
+        plain = model.module(torch.tensor(IDS)).logits.numpy()
+        with Transplant(model, shift_of(model).blocks, positions="with_bos"):
+            ours = model.module(torch.tensor(IDS)).logits.numpy()
+    np.testing.assert_allclose(np.load(folder / "plain.npy"), plain, atol=1e-4)
+    np.testing.assert_allclose(np.load(folder / "steered.npy"), ours, atol=1e-4)
+    assert np.abs(ours - plain).max() > 0.1
+
+
 def pairs() -> tuple[list[str], list[str]]:
     part = contrast_set("emotion/anger").split("refine")
     return [e.prompt for e in part.positives[:16]], [e.prompt for e in part.negatives[:16]]
@@ -60,14 +71,7 @@ def done(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("name", "architecture"), USES)
 def test_the_usage_lines_give_our_logits(name, architecture, done):
-    model, folder = tiny(architecture), done / f"{name}-{architecture}"
-    with torch.inference_mode():
-        plain = model.module(torch.tensor(IDS)).logits.numpy()
-        with Transplant(model, shift_of(model).blocks, positions="with_bos"):
-            ours = model.module(torch.tensor(IDS)).logits.numpy()
-    np.testing.assert_allclose(np.load(folder / "plain.npy"), plain, atol=1e-4)
-    np.testing.assert_allclose(np.load(folder / "steered.npy"), ours, atol=1e-4)
-    assert np.abs(ours - plain).max() > 0.1
+    check_logits(tiny(architecture), done / f"{name}-{architecture}")
 
 
 def test_repeng_reads_and_writes_it_again(done):

@@ -22,7 +22,7 @@ from contrans.transplants import Transplant
 from flows.drift import EVENT, REGRESSED
 from registry import Registry
 from tests.flows.conftest import Done, Runner
-from tests.flows.serving.test_many_machines import until
+from tests.flows.serving.machines import until
 from tests.flows.tiny_pipeline import LABELS, TEMPLATE
 
 DOSE = 4.0

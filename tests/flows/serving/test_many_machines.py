@@ -5,12 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -18,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.serving.reaping import reschedule_dead
 from registry import Registry
 from tests.flows.conftest import Done, Runner
+from tests.flows.serving.machines import PATIENCE, processes, steps, until
 from tests.flows.serving.test_refreshing import REFRESH, refreshed
 from tests.registry.conftest import create_database, postgres_server  # noqa: F401  a fixture
 from tests.registry.test_places import s3  # noqa: F401  a fixture
@@ -45,12 +44,7 @@ def test_nothing_is_lost_when_a_machine_is(
     postgres_server: str,  # noqa: F811
     s3: str,  # noqa: F811
 ) -> None:
-    url = create_database(postgres_server, f"shared_{uuid.uuid4().hex}")
-    shared = {
-        "CONTRANS_REGISTRY": url,
-        "CONTRANS_BLOBS": f"{s3}/{uuid.uuid4().hex}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{done.home / 'mlflow.db'}",
-    }
+    shared = places(postgres_server, s3, done)
     one, two = tmp_path / "one", tmp_path / "two"
     first = ["run", str(spec_path), "--quiet"]
     second = [*first, "--set", "seed=3"]
@@ -70,7 +64,7 @@ def test_nothing_is_lost_when_a_machine_is(
     # what does not hang on the seed was done for the other run, and is not done again
     assert set(found["steps"]["cached"]) >= {"refine · source", "capture corpus · target"}
     assert {v["digest"] for v in found["versions"]} == {v["digest"] for v in done.found["versions"]}
-    with Registry.open(url, blobs=shared["CONTRANS_BLOBS"]) as registry:
+    with opened(shared) as registry:
         assert registry.check() == []
         states = sorted(run.state for run in registry.runs())
         assert states == ["completed", "completed", "running"]  # of the lost machine nobody knows
@@ -81,9 +75,6 @@ def test_nothing_is_lost_when_a_machine_is(
     assert all(len(found) == 1 for (kind, _), found in numbers.items() if kind in ("model", "text_set", "vector"))
 
 
-PATIENCE = 900.0  # for a machine that is busy with other things
-
-
 def test_two_workers_share_a_refresh_and_one_of_them_is_killed(
     contrans: Runner,
     done: Done,
@@ -92,14 +83,8 @@ def test_two_workers_share_a_refresh_and_one_of_them_is_killed(
     postgres_server: str,  # noqa: F811
     s3: str,  # noqa: F811
 ) -> None:
-    url, blobs = create_database(postgres_server, f"pool_{uuid.uuid4().hex}"), f"{s3}/{uuid.uuid4().hex}"
     pool = f"two-{uuid.uuid4().hex[:8]}"
-    shared = {
-        "CONTRANS_REGISTRY": url,
-        "CONTRANS_BLOBS": blobs,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{done.home / 'mlflow.db'}",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-    }
+    shared = {**places(postgres_server, s3, done), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     swept = spec_path.with_name("shared.yaml")
     seeds = {"name": "shared", "sweep": {"seed": [0, 1, 2]}}
     swept.write_text(yaml.safe_dump(yaml.safe_load(spec_path.read_text()) | seeds))
@@ -116,7 +101,7 @@ def test_two_workers_share_a_refresh_and_one_of_them_is_killed(
     ):
         process = refresh(contrans, tmp_path / "head", swept, **shared, **runner)
         until(lambda: all(steps(home) for home in homes))
-        lost = machine(homes[0])
+        lost = processes(homes[0])
         assert any("worker start" in command for command in lost.values())
         assert any("prefect.engine" in command for command in lost.values())
         end(homes[0])
@@ -128,7 +113,7 @@ def test_two_workers_share_a_refresh_and_one_of_them_is_killed(
     assert points[0]["summary"]["gain_recovered"] == done.found["summary"]["gain_recovered"]
     assert len(moved) == 1
     assert steps(homes[0]) == kept  # the first machine is gone, and the second one did the rest
-    with Registry.open(url, blobs=blobs) as registry:
+    with opened(shared) as registry:
         assert registry.check() == []
         states = sorted(run.state for run in registry.runs())
         assert states in (["completed"] * 3, ["completed"] * 3 + ["running"])  # it may have died before it began one
@@ -136,7 +121,7 @@ def test_two_workers_share_a_refresh_and_one_of_them_is_killed(
         digest = registry.content_digest()
     # nothing is lost and nothing is in it that is not in that of machines that nobody killed
     ended(refresh(contrans, tmp_path / "three", swept, **shared))
-    with Registry.open(url, blobs=blobs) as registry:
+    with opened(shared) as registry:
         assert registry.content_digest() == digest
 
 
@@ -144,6 +129,19 @@ def test_pipelines_are_handed_to_a_deployment_that_exists(contrans: Runner, spec
     nowhere = refreshed(contrans, tmp_path, spec_path, CONTRANS_TASK_RUNNER="workers:cell/nowhere")
     assert nowhere.returncode != 0
     assert "The server has no deployment 'cell/nowhere'" in nowhere.stderr
+
+
+def places(postgres_server: str, s3: str, done: Done) -> dict[str, str]:  # noqa: F811
+    """Variables by which machines share a registry, its blobs and MLflow."""
+    return {
+        "CONTRANS_REGISTRY": create_database(postgres_server, f"shared_{uuid.uuid4().hex}"),
+        "CONTRANS_BLOBS": f"{s3}/{uuid.uuid4().hex}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{done.home / 'mlflow.db'}",
+    }
+
+
+def opened(shared: dict[str, str]) -> Registry:
+    return Registry.open(shared["CONTRANS_REGISTRY"], blobs=shared["CONTRANS_BLOBS"])
 
 
 @contextmanager
@@ -180,32 +178,8 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return out
 
 
-def until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
-def steps(home: Path) -> set[str]:
-    return {path.name for path in (home / "steps").glob("[!.]*/[!.]*")}
-
-
 def end(home: Path) -> None:
     """Ends a machine as a lost plug does."""
-    for pid in machine(home):
+    for pid in processes(home):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def machine(home: Path) -> dict[int, str]:
-    """The processes of a home with their command lines."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"CONTRANS_HOME={home}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return found

@@ -6,9 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,9 +23,8 @@ from flows.serving.reaping import HOST
 from registry import Registry
 from registry.hub import publications
 from tests.flows.conftest import Done, Runner
+from tests.flows.serving.machines import PATIENCE, processes, steps, until
 from tests.hub import server as hub_server
-
-PATIENCE = 240.0  # for a machine that is busy with other things
 
 
 @dataclass
@@ -59,37 +57,11 @@ class Served:
         return found
 
     def steps(self) -> set[str]:
-        return {path.name for path in (self.home / "steps").glob("[!.]*/[!.]*")}
-
-
-def until(found: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not happen in time")
+        return steps(self.home)
 
 
 def logs(home: Path) -> str:
     return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in (home / "logs").glob("*.log"))
-
-
-def processes(home: Path, *words: str) -> list[int]:
-    """Processes of a home whose command line has all words."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        mine = f"CONTRANS_HOME={home}".encode() in environment and state != "Z"
-        if mine and all(word in command for word in words):
-            found.append(int(folder.name))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -252,4 +224,4 @@ def test_everything_ends_together(served: Served) -> None:
     assert len(processes(served.home)) >= 4
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(PATIENCE) == 0, (served.home.parent / "stderr").read_text()
-    assert processes(served.home) == []
+    assert processes(served.home) == {}
