@@ -95,7 +95,9 @@ def device_kind(device: str) -> str:
 
 def precision_here(compute: Compute) -> str:
     """The format that matrix products run in on this machine."""
-    import torch
+    if compute.precision != "auto":
+        return compute.precision
+    import torch  # slow
 
     from contrans.states.precision import resolve_precision
 

@@ -6,10 +6,12 @@ among those that are left falls by causal effect on dev.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from contrans.errors import BlockError
+
+if TYPE_CHECKING:
+    import torch  # slow, and a plan needs depths alone
 
 SOURCE_DEPTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 TARGET_DEPTHS = (0.5, 0.6, 0.7, 0.78, 0.85, 0.92)
@@ -58,7 +60,7 @@ def pairs_within(
     return near
 
 
-def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
+def linear_cka(x: "torch.Tensor", y: "torch.Tensor") -> float:
     """Linear centred kernel alignment of states x [n, ds] and y [n, dt], 0 to 1.
 
     ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) on centred rows, Frobenius norms (Kornblith et al. 2019, arXiv 1905.00414, equation 6).
@@ -70,8 +72,8 @@ def linear_cka(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def ranked_pairs(
     pairs: Sequence[tuple[int, int]],
-    source_states: Mapping[int, torch.Tensor],
-    target_states: Mapping[int, torch.Tensor],
+    source_states: Mapping[int, "torch.Tensor"],
+    target_states: Mapping[int, "torch.Tensor"],
     separation: Mapping[int, float],
 ) -> list[PairScore]:
     """Pairs by what held-out states say for them, the best first.

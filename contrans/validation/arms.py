@@ -15,8 +15,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch  # slow, and a plan needs names alone
 
 ARMS = (
     "unsteered",
@@ -35,8 +37,10 @@ _BORROWED = ("wrong_concept", "opposite")
 """Arms that put in the transplanted arm's own shifts, for another concept or turned round."""
 
 
-def random_direction(width: int, seed: int, draw: int) -> torch.Tensor:
+def random_direction(width: int, seed: int, draw: int) -> "torch.Tensor":
     """A unit vector [width], float32, uniform on the sphere."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
     v = torch.randn(width, generator=generator, dtype=torch.float64)
     return (v / v.norm()).float()
@@ -63,11 +67,11 @@ class Directions:
         seed: of the random arm.
     """
 
-    by_arm: Mapping[str, Mapping[str, torch.Tensor]]
+    by_arm: Mapping[str, Mapping[str, "torch.Tensor"]]
     residual_norm: float
     seed: int = 0
 
-    def shift(self, arm: str, concept: str, dose: float, draw: int = 0) -> torch.Tensor:
+    def shift(self, arm: str, concept: str, dose: float, draw: int = 0) -> "torch.Tensor":
         """What an arm adds at a dose, float32 [d]."""
         of = self.by_arm["transplanted"]
         if arm == "random":

@@ -14,7 +14,9 @@ _PEOPLE = ("she says", "he thinks", "we know", "they write", "you hear")
 _ARCHITECTURES = ("llama", "gpt_neox", "qwen2", "olmo2")
 
 
-def write_matrix(folder: Path, *, sources: int, targets: int, concepts: int, **settings: Any) -> Path:
+def write_matrix(
+    folder: Path, *, sources: int, targets: int, concepts: int, draws: int = 1, items: int = 1, **settings: Any
+) -> Path:
     """Writes models, texts and the spec of a matrix, and gives the spec's path.
 
     Args:
@@ -22,6 +24,8 @@ def write_matrix(folder: Path, *, sources: int, targets: int, concepts: int, **s
         sources: number of sources.
         targets: number of targets, none of which is a source.
         concepts: number of concepts, of one family.
+        draws: random vectors that are compared with each transplant.
+        items: of each concept on which both are tested.
         settings: further keys of the spec.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,11 +57,11 @@ def write_matrix(folder: Path, *, sources: int, targets: int, concepts: int, **s
         "corpus": {"name": "./passages.txt", "wrapped": 40, "spread": 0, "truncated": 0, "mixes": []},
         "map": {"estimator": "ridge"},
         "validate": {
-            "arms": ["unsteered", "transplanted", "own"],
+            "arms": ["unsteered", "transplanted", "own", *(["random"] if draws > 1 else [])],
             "doses": [0.3],
-            "random_draws": 1,
+            "random_draws": draws,
             "dev_per_label": 1,
-            "test_per_label": 1,
+            "test_per_label": items,
             "generic_texts": 2,
         },
         "compute": {"precision": "float32", "device": "cpu"},

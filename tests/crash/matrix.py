@@ -57,7 +57,17 @@ class Report:
     left_over: list[str]
 
 
-def crash(folder: Path, *, pairs: int, concepts: int, kills: int, seed: int = 0, prefect_url: str = "") -> Report:
+def crash(
+    folder: Path,
+    *,
+    pairs: int,
+    concepts: int,
+    kills: int,
+    draws: int = 1,
+    items: int = 1,
+    seed: int = 0,
+    prefect_url: str = "",
+) -> Report:
     """Runs a matrix in peace, and once more under fire.
 
     Args:
@@ -65,6 +75,8 @@ def crash(folder: Path, *, pairs: int, concepts: int, kills: int, seed: int = 0,
         pairs: cells.
         concepts: of each.
         kills: how often a run is killed.
+        draws: random vectors that a transplant is compared with.
+        items: of each concept on which both are tested.
         seed: of the moments.
         prefect_url: a server that runs; each attempt starts its own if empty.
 
@@ -72,7 +84,9 @@ def crash(folder: Path, *, pairs: int, concepts: int, kills: int, seed: int = 0,
         RuntimeError: a run failed by itself.
     """
     sources = max(n for n in range(1, int(pairs**0.5) + 1) if pairs % n == 0)
-    spec = write_matrix(folder / "tiny", sources=sources, targets=pairs // sources, concepts=concepts)
+    spec = write_matrix(
+        folder / "tiny", sources=sources, targets=pairs // sources, concepts=concepts, draws=draws, items=items
+    )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "CONTRANS_"))}
     environment |= {"CONTRANS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     environment |= {"PREFECT_API_URL": prefect_url} if prefect_url else {}
@@ -91,7 +105,7 @@ def crash(folder: Path, *, pairs: int, concepts: int, kills: int, seed: int = 0,
         process = _start(spec, environment | {"CONTRANS_HOME": str(war)}, folder / "war.log")
         try:
             # a part of the matrix at most, so that there is something left to kill
-            process.wait(moments.uniform(0.1, 1.0) * (10 + 2 * wall / kills))
+            process.wait(moments.uniform(0.1, 1.0) * (10 + 1.5 * wall / kills))
             break  # there is nothing left to do
         except subprocess.TimeoutExpired:
             process.send_signal(moments.choice(_SIGNALS))
@@ -166,10 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--concepts", type=int, default=12)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--draws", type=int, default=99, help="random vectors to compare with: 99, or p is never .01")
+    parser.add_argument("--items", type=int, default=6, help="of each concept to test with")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keeps models and homes there")
     given = parser.parse_args(arguments)
-    settings = {key: getattr(given, key) for key in ("pairs", "concepts", "kills", "seed")}
+    settings = {key: getattr(given, key) for key in ("pairs", "concepts", "kills", "draws", "items", "seed")}
     with tempfile.TemporaryDirectory() as temporary:
         report = crash(given.folder or Path(temporary), **settings)
     sys.stdout.write(json.dumps(asdict(report), indent=2) + "\n")
