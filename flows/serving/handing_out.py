@@ -25,7 +25,7 @@ from prefect.states import AwaitingRetry, Cancelling
 
 from contrans.errors import ContransError
 from flows.runs import open_registry
-from flows.serving.reaping import MOST_STARTS
+from flows.serving.reaping import MOST_STARTS, pending_for
 from flows.spec import PipelineSpec
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
+PENDING_SECONDS = 3600.0
+"""How long a worker may take to begin a run: it may have to fetch an image first, or wait for a machine."""
 _HANDS_OUT = "refresh"
 _KEPT = ("gain_recovered_of_concept",)  # of a summary in the registry: what it says of its own concept alone
 
@@ -63,13 +65,38 @@ class Handed:
         while True:
             try:
                 with get_client(sync_client=True) as client:
-                    if _over(client, client.read_flow_run(self.run_id), self.name):
+                    if self.look(client):
                         return _found(client, self.run_id, self.name)
             except httpx.HTTPError as error:
                 if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                     raise
                 log.info("The server does not answer (%s).", error)  # it is being started again
             time.sleep(POLL_SECONDS)
+
+    def look(self, client: "SyncPrefectClient") -> bool:
+        """Whether it is completed; one whose process is gone is put back into its queue.
+
+        Raises:
+            ContransError: as for `result`.
+        """
+        run = client.read_flow_run(self.run_id)
+        state = run.state
+        if state is None:
+            return False
+        if pending_for(run) > PENDING_SECONDS:
+            log.warning("A worker took %s and never began it; it is scheduled again.", self.name)
+            _again(client, run, "It was taken and never began; another worker takes it.")
+        if not state.is_final():
+            return False
+        if state.is_completed():
+            return True
+        if state.is_crashed() and run.run_count < MOST_STARTS:
+            log.warning("The process of %s was gone; it is scheduled again.", self.name)
+            _again(client, run, "The process was gone; another one goes on.")
+            return False
+        raise ContransError(
+            f"The run of {self.name} ended as {state.name}: {(state.message or 'without a word').strip()}"
+        )
 
 
 def hand_out(specs: list[PipelineSpec], deployment: str) -> list[Handed]:
@@ -117,20 +144,6 @@ def withdraw(handed: list[Handed]) -> None:
             run = client.read_flow_run(one.run_id)
             if run.state is not None and not run.state.is_final():
                 client.set_flow_run_state(run.id, Cancelling())
-
-
-def _over(client: "SyncPrefectClient", run: FlowRun, name: str) -> bool:
-    """Whether a run is completed; one whose process is gone is put back into its queue."""
-    state = run.state
-    if state is None or not state.is_final():
-        return False
-    if state.is_completed():
-        return True
-    if state.is_crashed() and run.run_count < MOST_STARTS:
-        log.warning("The process of %s was gone; it is scheduled again.", name)
-        _again(client, run, "The process was gone; another one goes on.")
-        return False
-    raise ContransError(f"The run of {name} ended as {state.name}: {(state.message or 'without a word').strip()}")
 
 
 def _again(client: "SyncPrefectClient", run: FlowRun, why: str) -> None:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from contrans.errors import ContransError
 from flows.server import set_environment
 from flows.serving.children import Child, stop, watch
+from flows.serving.reaping import HOST_NAME
 from registry import home
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def _mlflow(port: int, environment: dict[str, str], logs: Path) -> Child:
 
 
 def _worker(pool: str, number: int, environment: dict[str, str], logs: Path) -> Child:
-    name = f"{socket.gethostname()}-{pool}-{number + 1}"
+    name = f"{HOST_NAME}-{pool}-{number + 1}"
     # How many runs there are at once the pool says: with a limit of its own a worker fails on a run that is resumed
     # right after it was suspended.
     module = ("prefect", "worker", "start", "--pool", pool, "--type", "process", "--name", name)

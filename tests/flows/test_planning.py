@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +24,7 @@ from flows.speed import Rates, Speeds
 from flows.standin import BLOCKS, VOCABULARY, WIDEST, stand_in
 from flows.step import Cost, writing
 from flows.steps import build_steps
-from tests.flows.conftest import Done
+from tests.flows.conftest import Done, Runner
 
 Typed = Callable[..., tuple[int, str, str]]
 KNOWN_SOURCE = "EleutherAI/pythia-70m"
@@ -317,6 +319,20 @@ def test_a_plan_for_a_gpu_needs_no_measurement(monkeypatch: pytest.MonkeyPatch) 
     assert h100.gflops["huggyllama/llama-7b"] == pytest.approx(UTILISATION * 989e3)
     [capture] = [step for step in h100.steps if step.name == "capture corpus · source"]
     assert capture.seconds == pytest.approx(capture.flops / (UTILISATION * 989e12), abs=0.3)
+
+
+def test_a_plan_for_a_gpu_waits_for_no_torch(contrans: Runner, spec_path: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom flows.hardware import gpu\nfrom flows.planning import plan_all\n"
+        "from flows.spec import load_sweep\n"
+        "plan_all([point.spec for point in load_sweep(sys.argv[1]).points], on=gpu('h100'))\n"
+        "sys.exit(str({'torch', 'transformers'} & set(sys.modules)) if 'torch' in sys.modules else 0)"
+    )
+    command = [sys.executable, "-c", program, str(spec_path)]
+    process = subprocess.run(
+        command, env=contrans.environment(tmp_path), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_a_machine_is_named(typed: Typed) -> None:

@@ -1,5 +1,6 @@
 """What runs on a machine, which is a home of its own here, and waiting for what it does."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 PATIENCE = 900.0  # for a machine that is busy with other things
 
 
-def until(found: Callable[[], Any]) -> Any:
-    """What is found once it is something."""
+def until(found: Callable[[], Any], *, before: "subprocess.Popen[str] | None" = None) -> Any:
+    """What is found once it is something, before a process has ended if one is given."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
+        over = before is not None and before.poll() is not None
         value = found()
         if value:
             return value
+        assert not over, before and before.communicate()
         time.sleep(0.1)
     raise AssertionError("it did not happen in time")
 
