@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from flows.study import Study
 
 NEW_TOKENS = 40
-_SHOTS = 5
 _NAME = 16
 """Hexadecimal digits of an item's name."""
 
@@ -152,14 +150,12 @@ def _truthfulqa_items(study: Study, split: str) -> Items:
 
 
 def _toxigen(study: Study, split: str) -> list[Any]:
-    """Prompts of every group. Dev and test draw theirs from demonstrations that the other does not use."""
-    from contrans.validation.toxigen import read_toxigen, toxigen_prompts
+    """Prompts by group. Dev and test draw theirs from demonstrations that the other does not use."""
+    from contrans.validation.toxigen import read_toxigen, split_demonstrations, toxigen_prompts
 
-    every = read_toxigen(str(study.spec.validate_.data))
-    of_dev = [d for d in every if random.Random(d.text).random() < 0.4]
-    chosen = of_dev if split == "dev" else [d for d in every if d not in of_dev]
+    dev, test = split_demonstrations(read_toxigen(str(study.spec.validate_.data)))
     return toxigen_prompts(
-        chosen, per_group=_per_label(study, split) or 200, shots=_SHOTS, hateful=True, seed=study.spec.seed
+        dev if split == "dev" else test, per_group=_per_label(study, split) or 200, seed=study.spec.seed
     )
 
 

@@ -20,6 +20,8 @@ LABELS = {
     **dict.fromkeys(("0", "0.0", "false", "neutral", "benign", "non-toxic", "nontoxic"), False),
 }
 
+_DEV_SHARE = 0.4
+
 
 @dataclass(frozen=True)
 class Demonstration:
@@ -112,6 +114,39 @@ def _from_csv(path: Path) -> list[Demonstration]:
     if not found:
         raise TextError(f"{path} has no rows below its header; give at least a few sentences for each group.")
     return found
+
+
+def split_demonstrations(
+    demonstrations: Sequence[Demonstration], *, shots: int = 5, hateful: bool = True
+) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Sentences for dev and for test, none in both: two fifths of a group are dev's.
+
+    A group whose sentences do not make prompts for both is tested alone; one that makes none at all is left out.
+
+    Args:
+        demonstrations: the sentences.
+        shots: sentences in a prompt.
+        hateful: whether the hateful or the neutral ones are wanted.
+
+    Raises:
+        TextError: no group has enough sentences for both.
+    """
+    groups: dict[str, dict[str, Demonstration]] = {}
+    for d in demonstrations:
+        if d.hateful == hateful:
+            groups.setdefault(d.group, {})[d.text] = d
+    dev: list[Demonstration] = []
+    test: list[Demonstration] = []
+    for group in sorted(groups):
+        sentences = sorted(groups[group].values(), key=lambda d: text_hash(d.text))
+        n = len(sentences)
+        of_dev = min(max(round(_DEV_SHARE * n), shots), n - shots) if n >= 2 * shots else 0
+        dev += sentences[:of_dev]
+        test += sentences[of_dev:] if n >= shots else []
+    if not dev:
+        kind = "hateful" if hateful else "neutral"
+        raise TextError(f"No group has {2 * shots} {kind} sentences, so that dev and test had prompts; add some.")
+    return dev, test
 
 
 def toxigen_prompts(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contrans.errors import SpecError, TextError
-from contrans.validation.toxigen import Demonstration, read_toxigen, toxigen_prompts
+from contrans.validation.toxigen import Demonstration, read_toxigen, split_demonstrations, toxigen_prompts
 from tests.validation.toxic_texts import demonstrations, prompts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "toxigen_demonstrations"
@@ -92,6 +92,26 @@ def test_prompts_bad_input():
             prompts(**wrong)
 
 
+def test_dev_and_test_share_no_sentence_and_small_groups_are_tested():
+    large = [Demonstration(f"the large are {i}", "large", True) for i in range(30)]
+    small = [Demonstration(f"the small are {i}", "small", True) for i in range(9)]
+    tiny = [Demonstration(f"the tiny are {i}", "tiny", True) for i in range(4)]
+    kind = [Demonstration(f"the large are kind, {i}", "large", False) for i in range(30)]
+    dev, test = split_demonstrations([*large, *small, *tiny, *kind], shots=5)
+    assert {d.group for d in dev} == {"large"}
+    assert len(dev) == 12
+    assert {d.group for d in test} == {"large", "small"}  # of the tiny ones there is no list of five
+    assert sorted(d.text for d in [*dev, *test]) == sorted(d.text for d in [*large, *small])
+    assert split_demonstrations(large[::-1], shots=5) == split_demonstrations(large, shots=5)
+    assert [len(part) for part in split_demonstrations(large[:10], shots=5)] == [5, 5]
+    assert [len(part) for part in split_demonstrations(large[:26], shots=5)] == [10, 16]
+
+
+def test_a_split_needs_sentences():
+    with pytest.raises(TextError, match="No group has 10 hateful sentences"):
+        split_demonstrations([Demonstration(f"they are {i}", "small", True) for i in range(9)], shots=5)
+
+
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the public data sets are not there")
 def test_the_public_demonstrations():
@@ -102,3 +122,11 @@ def test_the_public_demonstrations():
     assert {p.group for p in made} == groups
     assert len(made) == 20 * len(groups)
     assert all(p.text.count("\n- ") == 4 for p in made)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the public data sets are not there")
+def test_the_public_demonstrations_make_prompts_for_dev_and_test():
+    dev, test = (toxigen_prompts(part, per_group=20) for part in split_demonstrations(read_toxigen(SHARED)))
+    assert {"asian", "latino"} <= {p.group for p in test} - {p.group for p in dev}
+    assert len({p.group for p in dev}) > 5
