@@ -129,16 +129,34 @@ def run_session(spec: Mapping[str, Any], work: Callable[[Session], dict[str, Any
 
 @contextmanager
 def _noted(session: Session) -> Iterator[None]:
-    """Notes in the registry that the run begins, and how it ends."""
-    spec, registry = session.spec, session.registry
-    token = _SESSION.set(session)
-    registry.start_run(
-        session.run_id,
-        spec=spec.canonical(),
-        spec_hash=spec.hash,
-        flow_run_id=session.flow_run_id,
-        commit=commit(),
-    )
+    spec, token = session.spec, _SESSION.set(session)
+    try:
+        with noted(
+            session.registry,
+            session.run_id,
+            spec=spec.canonical(),
+            spec_hash=spec.hash,
+            flow_run_id=session.flow_run_id,
+        ):
+            yield
+    finally:
+        _SESSION.reset(token)
+
+
+@contextmanager
+def noted(
+    registry: Registry, run_id: str, *, spec: Mapping[str, Any], spec_hash: str, flow_run_id: str
+) -> Iterator[None]:
+    """Notes in the registry that a run begins, and how it ends.
+
+    Args:
+        registry: Where it is noted.
+        run_id: Its id there.
+        spec: What was to be done, plain JSON.
+        spec_hash: What makes two of them the same.
+        flow_run_id: Its id in Prefect.
+    """
+    registry.start_run(run_id, spec=spec, spec_hash=spec_hash, flow_run_id=flow_run_id, commit=commit())
     state = "failed"
     try:
         yield
@@ -147,8 +165,7 @@ def _noted(session: Session) -> Iterator[None]:
         state = "cancelled"
         raise
     finally:
-        _SESSION.reset(token)
-        registry.finish_run(session.run_id, state)
+        registry.finish_run(run_id, state)
 
 
 def current() -> Session:

@@ -12,16 +12,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from contrans.errors import ContransError
+from contrans.hashing import digest
 from contrans.models import resolve
 from contrans.validation.drift import Change
 from contrans.validation.outcomes import FILE
 from flows.drift import compare, note
 from flows.retrying import RETRIES
-from flows.runs import open_registry
+from flows.runs import alive, open_registry
 from flows.serving.forms import Night, Transplant
 from flows.serving.rescoring import Judged, judged, register_rescored, rescore
 from flows.serving.showing import begin_run
 from flows.serving.slots import gpu_slot
+from flows.session import noted
 from flows.tracking import Tracker, note_of_night
 from registry import Registry, Version
 from registry.hub import publications
@@ -76,26 +78,46 @@ def revalidate(
     """
     night = night or f"{datetime.now(UTC):%Y-%m-%d}"
     begin_run([f"night:{night}"])
-    targets, scored, failures = _Targets(), list[tuple[Judged, Version]](), list[str]()
+    failures = list[str]()
     with open_registry() as registry:
-        every, started = _judged(registry, transplants, failures), time.time()
-        tracker = Tracker() if every else None
+        every = _judged(registry, transplants, failures)
+        entries = _night(registry, every, night, failures) if every else []
+    _raise_for(failures)
+    return {"night": night, "scored": entries}
+
+
+def _night(registry: Registry, every: list[Judged], night: str, failures: list[str]) -> list[dict[str, Any]]:
+    """Scores transplants again as one run of the registry and of MLflow, and says of each what became of it."""
+    started, tracker, own = time.time(), Tracker(), str(flow_run.get_id())
+    run_id = f"revalidate-{night}-{own[:8]}"
+    asked = {"night": night, "transplants": [one.transplant.ref for one in every]}
+    targets, scored = _Targets(), list[tuple[Judged, Version]]()
+    with (
+        alive(run_id, registry),
+        noted(registry, run_id, spec=asked, spec_hash=digest(asked), flow_run_id=own),
+    ):
         for together in grouped(every):
             try:
-                versions = _score_again(registry, together, targets, night)
+                versions = _score_again(registry, together, targets, night, run_id)
             except ContransError as error:
                 failures.append(f"{together[0].transplant.ref}: {error}")
                 continue
             scored += zip(together, versions, strict=True)
         changes = _changes(registry, scored)
-    entries = [_entry(one, version, changes.get(version.ref)) for one, version in scored]
-    if entries and tracker is not None:
-        _leave_table(entries, night)
-        own = str(flow_run.get_id())
-        tracker.note(note_of_night(night, entries, started=started, ended=time.time(), flow_run_id=own))
+        entries = [_entry(one, version, changes.get(version.ref)) for one, version in scored]
+        if entries:
+            _leave_table(entries, night)
+            note = note_of_night(night, entries, started=started, ended=time.time(), run_id=run_id, flow_run_id=own)
+            mlflow_run_id = tracker.note(note)
+            if mlflow_run_id is not None:
+                registry.link_mlflow(run_id, mlflow_run_id)
+        _raise_for(failures)
+    return entries
+
+
+def _raise_for(failures: list[str]) -> None:
     if failures:
         raise ContransError(f"{len(failures)} of the transplants could not be scored again, the first is {failures[0]}")
-    return {"night": night, "scored": entries}
 
 
 def chosen(registry: Registry, transplants: Iterable[str]) -> list[Version]:
@@ -122,7 +144,9 @@ def newest(reference: str) -> str:
     return resolve(reference).text
 
 
-def _score_again(registry: Registry, together: list[Judged], targets: _Targets, night: str) -> list[Version]:
+def _score_again(
+    registry: Registry, together: list[Judged], targets: _Targets, night: str, run_id: str
+) -> list[Version]:
     """Scores transplants that share a spec and a block, and registers a validation of each, as a task."""
     spec = together[0].spec
 
@@ -131,7 +155,7 @@ def _score_again(registry: Registry, together: list[Judged], targets: _Targets, 
     def score() -> list[Version]:
         with gpu_slot(spec.compute.device):
             found = rescore(registry, together, targets.get(newest(spec.target), spec.compute))
-        return [register_rescored(registry, one, found, night=night) for one in together]
+        return [register_rescored(registry, one, found, night=night, run_id=run_id) for one in together]
 
     return score()
 

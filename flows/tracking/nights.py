@@ -11,7 +11,13 @@ _NUMBERS = ("before", "after", "change", "low", "high", "p", "p_holm", "n")
 
 
 def note_of_night(
-    night: str, scored: Sequence[Mapping[str, Any]], *, started: float, ended: float, flow_run_id: str
+    night: str,
+    scored: Sequence[Mapping[str, Any]],
+    *,
+    started: float,
+    ended: float,
+    run_id: str,
+    flow_run_id: str,
 ) -> Note:
     """What is noted of a night.
 
@@ -20,20 +26,20 @@ def note_of_night(
         scored: what became of each transplant, as the flow `revalidate` gives it.
         started: when it began, in seconds since 1970.
         ended: when it ended.
+        run_id: the registry's run, by whose name it goes.
         flow_run_id: the flow run that scored.
     """
-    name = f"revalidate-{night}-{flow_run_id[:8]}"
-    common = {"contrans.run_id": name, "contrans.night": night, "prefect.flow_run_id": flow_run_id}
+    common = {"contrans.run_id": run_id, "contrans.night": night, "prefect.flow_run_id": flow_run_id}
     regressed = [one["transplant"] for one in scored if (one["drift"] or {}).get("verdict") == "worse"]
     return Note(
-        name=name,
+        name=run_id,
         started=started,
         ended=ended,
         tags={**common, "contrans.regressed": ", ".join(regressed)},
         params={"night": night},
         metrics={"scored": float(len(scored)), "regressed": float(len(regressed))},
         files={"scored.json": json.dumps(list(scored), indent=1).encode()},
-        below=[_of_transplant(one, name, common, started, ended) for one in scored],
+        below=[_of_transplant(one, run_id, common, started, ended) for one in scored],
     )
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -157,14 +158,15 @@ def test_no_secret_stands_in_a_file(file: Path) -> None:
             assert value == "" or value.startswith("${"), line
 
 
-def test_example_automation_is_one() -> None:
+def test_example_automations_are_some() -> None:
     from prefect.automations import AutomationCore
 
     from flows.drift import EVENT
 
-    (found,) = yaml.safe_load((FOLDER / "automations.yaml").read_text())
-    automation = AutomationCore.model_validate(found)
-    assert EVENT in automation.trigger.expect  # pyright: ignore[reportAttributeAccessIssue]
+    every = yaml.safe_load((FOLDER / "automations.yaml").read_text())
+    loss, silence = (AutomationCore.model_validate(found).trigger for found in every)
+    assert EVENT in loss.expect  # pyright: ignore[reportAttributeAccessIssue]
+    assert silence.within > timedelta(days=1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")

@@ -1,4 +1,4 @@
-"""The automation that `contrans deploy` makes, on a real server: a run that falls silent is scheduled again."""
+"""Automations on a real server: a run that falls silent is scheduled again, and a day without a refresh has one."""
 
 import os
 import time
@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 import yaml
+from prefect.automations import AutomationCore
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Running
@@ -18,7 +20,9 @@ from prefect.states import Completed, Running
 from flows.serving import deploying
 from flows.serving.children import stop
 from flows.serving.machine import _server, free_port
+from tests.flows.serving.machines import until
 
+EXAMPLES = Path(__file__).resolve().parents[3] / "deployments" / "automations.yaml"
 WINDOW = timedelta(seconds=10)  # the shortest that Prefect has
 PATIENCE = 240.0
 
@@ -56,17 +60,23 @@ def alive(api: str, run: UUID, deployment: UUID) -> None:
     httpx.post(f"{api}/events", json=[event], timeout=60).raise_for_status()
 
 
+def deployed(server: str, folder: Path, name: str) -> UUID:
+    """Makes the deployment refresh/NAME, of a pool that has no worker, as `contrans deploy` does."""
+    one = {"name": name, "entrypoint": "flows.serving.refreshing.refresh", "work_pool": {"name": "cpu"}}
+    file = folder / "prefect.yaml"
+    file.write_text(yaml.safe_dump({"definitions": {"work_pools": {"cpu": {}}}, "deployments": [one]}))
+    with temporary_settings({PREFECT_API_URL: server}):
+        assert deploying.deploy(deploying.read_file(file)) == [f"refresh/{name}"]
+    with SyncPrefectClient(server) as client:
+        return client.read_deployment_by_name(f"refresh/{name}").id
+
+
 def test_a_run_that_falls_silent_is_scheduled_again(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deploying, "SILENT_AFTER", WINDOW)
-    one = {"name": "silent", "entrypoint": "flows.serving.refreshing.refresh", "work_pool": {"name": "cpu"}}
-    file = tmp_path / "prefect.yaml"
-    file.write_text(yaml.safe_dump({"definitions": {"work_pools": {"cpu": {}}}, "deployments": [one]}))
-    with temporary_settings({PREFECT_API_URL: server}):
-        assert deploying.deploy(deploying.read_file(file)) == ["refresh/silent"]
+    deployment = deployed(server, tmp_path, "silent")
     with SyncPrefectClient(server) as client:
-        deployment = client.read_deployment_by_name("refresh/silent").id
         runs = [client.create_flow_run_from_deployment(deployment, state=Running()).id for _ in range(3)]
         silent, living, over = runs
 
@@ -88,8 +98,23 @@ def test_a_run_that_falls_silent_is_scheduled_again(
             time.sleep(1)
         assert (state(living), state(over)) == ("Running", "Completed")
         # one whose end is known is not expected to give signs of life
-        until = time.monotonic() + 1.5 * WINDOW.total_seconds()
-        while time.monotonic() < until:
+        end = time.monotonic() + 1.5 * WINDOW.total_seconds()
+        while time.monotonic() < end:
             alive(server, living, deployment)
             time.sleep(1)
         assert (state(living), state(over)) == ("Running", "Completed")
+
+
+def test_a_day_without_a_refresh_has_one_run(server: str, tmp_path: Path) -> None:
+    deployment = deployed(server, tmp_path, "missed")
+    _, example = yaml.safe_load(EXAMPLES.read_text())
+    example["trigger"]["match_related"]["prefect.resource.id"] = f"prefect.deployment.{deployment}"
+    example["trigger"]["within"] = WINDOW.total_seconds()
+    example["actions"][0]["deployment_id"] = str(deployment)
+    with SyncPrefectClient(server) as client:
+        mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+        made = client.create_automation(AutomationCore.model_validate(example))
+        try:
+            assert until(lambda: client.read_flow_runs(deployment_filter=mine))
+        finally:
+            client.delete_automation(made)

@@ -128,7 +128,7 @@ def refreshes(contrans: Runner, tmp_path: Path) -> Iterator[tuple[SyncPrefectCli
     assert contrans(tmp_path, "deploy", "--file", file).returncode == 0
     with SyncPrefectClient(contrans.prefect_url) as client:
         found = client.read_deployment_by_name("refresh/after-a-loss")
-        (example,) = yaml.safe_load(AUTOMATIONS.read_text())
+        example, _ = yaml.safe_load(AUTOMATIONS.read_text())
         example["actions"][0]["deployment_id"] = str(found.id)
         made = client.create_automation(AutomationCore.model_validate(example))
         yield client, found.id

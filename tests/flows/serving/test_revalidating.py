@@ -60,6 +60,10 @@ def test_on_the_same_weights_every_number_comes_back(contrans: Runner, done: Don
             inputs = {role: parent.ref for role, parent in registry.lineage(now, "up", depth=1).parents(now)}
             assert inputs["transplant"] == entry["transplant"]
             assert inputs["baseline"] == entry["baseline"]
+            (run,) = registry.runs(version=now)
+            assert (run.state, run.spec["night"]) == ("completed", "2026-01-31")
+            assert run.flow_run_id
+            assert run.mlflow_run_id
         assert registry.check() == []
         digest = registry.content_digest()
     # the same night again is the same versions; another night is another version
