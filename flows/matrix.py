@@ -7,15 +7,20 @@ reported while the rest goes on.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from contrans.errors import ContransError
 from flows.matrix_order import ordered
 from flows.matrix_report import matrix_figures, matrix_grid
 from flows.models import SHARED, Models, budget, size_of
-from flows.spec import Matrix, Point
+from flows.pool import known_record
+from flows.runs import steps_folder
+from flows.spec import Matrix, PipelineSpec, Point
+from flows.steps import build_steps, spared
+from flows.store import Store
 from flows.sweep import Outcome, entry, keep_in_folder, run_points
 
 
 def running_order(matrix: Matrix) -> list[int]:
-    """Numbers of the cells in the order in which they run.
+    """Numbers of the cells in the order in which they run: those of which nothing is left to do come last.
 
     Raises:
         ContransError: a model is named that does not exist, or the environment's memory is no number.
@@ -28,7 +33,23 @@ def running_order(matrix: Matrix) -> list[int]:
     # of a model that is not here yet, and not well known either; a pair is loaded in any case
     usual = sum(known) / len(known) if known else room / 2
     sizes = {model: usual if size is None else size for model, size in found.items()}
-    return ordered(pairs, sizes, room)
+    left = [number for number, cell in enumerate(matrix.points) if not _is_done(cell.spec)]
+    order = [left[at] for at in ordered([pairs[number] for number in left], sizes, room)]
+    return [*order, *sorted(set(range(len(pairs))) - set(order))]
+
+
+def _is_done(spec: PipelineSpec) -> bool:
+    """Whether every step of a spec has its output in the store."""
+    store = Store(steps_folder())
+    try:
+        source, target = (known_record(reference, spec.compute.device) for reference in (spec.source, spec.target))
+        if source is None or target is None:
+            return False
+        steps = build_steps(spec, source, target)
+    except ContransError:  # said when its turn comes
+        return False
+    needless = spared(steps, store)
+    return all(store.has(step.key) or step.name in needless for step in steps)
 
 
 def run_matrix(

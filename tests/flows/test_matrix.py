@@ -1,6 +1,7 @@
 """A matrix of tiny models through the whole pipeline: models loaded once, one summary, failures beside it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from contrans.errors import ContransError
 from flows.matrix import keep_matrix, matrix_document, run_matrix, running_order
 from flows.matrix_report import affinity, matrix_grid, model_labels
 from flows.models import Models
+from flows.pool import known_record
 from flows.spec import Matrix, load_sweep
+from flows.steps import build_steps
+from flows.store import Store
 from registry import Registry
 from tests.crash.material import write_matrix
 from tests.flows.conftest import Finished, Runner
@@ -44,12 +48,16 @@ def ran(contrans: Runner, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     home, folder = place / "home", place / "tiny"
     spec = write_matrix(folder, sources=2, targets=2, concepts=6)
     spoil_weights(folder / "target-0", folder / "spoilt", float("nan"))
-    targets = json.dumps([str(folder / name) for name in ("target-0", "spoilt", "target-1")])
     out, loads = place / "found.json", place / "loads.json"
-    arguments = ("run", spec, "--set", f"targets={targets}", "--set", 'exclude=[{source: "source-1", target: spoilt}]')
+    arguments = ("run", spec, *(word for setting in asked(folder) for word in ("--set", setting)))
     process = contrans(home, *arguments, "--json", out, code=COUNT, LOADS=str(loads))
     assert process.returncode == 2, process.stderr
     return Ran(home, folder, process, json.loads(out.read_text()), json.loads(loads.read_text()))
+
+
+def asked(folder: Path) -> list[str]:
+    targets = json.dumps([str(folder / name) for name in ("target-0", "spoilt", "target-1")])
+    return [f"targets={targets}", 'exclude=[{source: "source-1", target: spoilt}]']
 
 
 def cells(ran: Ran) -> list[dict[str, Any]]:
@@ -233,6 +241,23 @@ def test_cells_run_along_a_path_where_memory_is_short(tmp_path: Path) -> None:
     unknown = of_files(tmp_path)
     run_matrix(unknown, finished, begins=lambda number, cell: ran.append(f"{number} {cell.label}"), models=Models())
     assert ran == ["0 a → c", "1 a → d", "2 b → d", "3 b → c"]
+
+
+def test_what_is_not_done_comes_first(contrans: Runner, ran: Ran, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("CONTRANS_CACHE", str(contrans.cache))
+    monkeypatch.setenv("CONTRANS_HOME", str(shutil.copytree(ran.home, tmp_path / "home")))
+    matrix = load_sweep(ran.folder / "matrix.yaml", asked(ran.folder))
+    assert isinstance(matrix, Matrix)
+    assert running_order(matrix) == [1, 0, 2, 3, 4]  # the spoilt target is never done
+    last = matrix.points[4].spec
+    records = [known_record(reference, "cpu") for reference in (last.source, last.target)]
+    assert records[0] is not None
+    assert records[1] is not None
+    keys = {step.name: step.key for step in build_steps(last, *records)}
+    shutil.rmtree(Store(tmp_path / "home" / "steps").path(keys["validate"]))
+    assert running_order(matrix) == [1, 4, 0, 2, 3]
+    monkeypatch.setenv("CONTRANS_HOME", str(tmp_path / "new"))
+    assert running_order(matrix) == [0, 1, 2, 3, 4]
 
 
 def test_labels_tell_models_apart() -> None:
