@@ -3,7 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -59,6 +59,7 @@ def alive(run_id: str, registry: Registry) -> Iterator[Path]:
     for run in registry.runs(limit=_LATEST):
         if run.state == "running" and run.id != run_id and _is_dead(runs_folder() / run.id):
             registry.finish_run(run.id, "crashed")
+            _unmark(runs_folder() / run.id)
     folder = runs_folder() / run_id
     folder.mkdir(parents=True, exist_ok=True)
     # The system gives up a process's locks when it is killed, so the lock tells who is alive.
@@ -66,9 +67,14 @@ def alive(run_id: str, registry: Registry) -> Iterator[Path]:
         with FileLock(folder / ".alive"):
             yield folder
     finally:
-        (folder / ".alive").unlink(missing_ok=True)
-        if not any(folder.iterdir()):  # nothing came of it
-            folder.rmdir()
+        _unmark(folder)
+
+
+def _unmark(folder: Path) -> None:
+    """Takes the mark of a living run away, and its folder where nothing came of it."""
+    (folder / ".alive").unlink(missing_ok=True)
+    with suppress(OSError):  # there is something in it, or another run looked after it
+        folder.rmdir()
 
 
 def _is_dead(folder: Path) -> bool:

@@ -208,11 +208,12 @@ def test_a_model_is_known_until_its_files_change(
 def test_a_dead_run_is_noted_and_a_living_one_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTRANS_HOME", str(tmp_path))
     with Registry.open() as registry:
-        for name in ("dead", "living", "elsewhere"):
+        for name in ("dead", "kept", "living", "elsewhere"):
             registry.start_run(name, spec={}, spec_hash=name)
-        for name in ("dead", "living"):
+        for name in ("dead", "kept", "living"):
             (runs_folder() / name).mkdir(parents=True)
             (runs_folder() / name / ".alive").touch()
+        (runs_folder() / "kept" / "figure.png").touch()
         holder = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print(flush=True)\n    input()"
         command = [sys.executable, "-c", holder, str(runs_folder() / "living" / ".alive")]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
@@ -220,9 +221,11 @@ def test_a_dead_run_is_noted_and_a_living_one_left(tmp_path: Path, monkeypatch: 
             living.stdout.readline()
             with alive("new", registry) as folder:
                 assert folder.is_dir()
+            assert sorted(path.name for path in runs_folder().iterdir()) == ["kept", "living"]
+            assert [path.name for path in (runs_folder() / "kept").iterdir()] == ["figure.png"]
             living.kill()
         states = {run.id: run.state for run in registry.runs()}
-    assert states == {"dead": "crashed", "living": "running", "elsewhere": "running"}
+    assert states == {"dead": "crashed", "kept": "crashed", "living": "running", "elsewhere": "running"}
 
 
 def test_the_server_ends_with_its_parent(done: Done) -> None:
