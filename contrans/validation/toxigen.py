@@ -121,7 +121,8 @@ def split_demonstrations(
 ) -> tuple[list[Demonstration], list[Demonstration]]:
     """Sentences for dev and for test, none in both: two fifths of a group are dev's.
 
-    A group whose sentences do not make prompts for both is tested alone; one that makes none at all is left out.
+    A group whose sentences do not make prompts for both is tested alone; one that makes none at all is left out, and so
+    is a sentence of several groups, which would stand on both sides.
 
     Args:
         demonstrations: the sentences.
@@ -131,10 +132,14 @@ def split_demonstrations(
     Raises:
         TextError: no group has enough sentences for both.
     """
+    wanted = [d for d in demonstrations if d.hateful == hateful]
+    stands_in: dict[str, set[str]] = {}
+    for d in wanted:
+        stands_in.setdefault(text_hash(d.text), set()).add(d.group)
     groups: dict[str, dict[str, Demonstration]] = {}
-    for d in demonstrations:
-        if d.hateful == hateful:
-            groups.setdefault(d.group, {})[d.text] = d
+    for d in wanted:
+        if len(stands_in[text_hash(d.text)]) == 1:
+            groups.setdefault(d.group, {})[text_hash(d.text)] = d
     dev: list[Demonstration] = []
     test: list[Demonstration] = []
     for group in sorted(groups):

@@ -107,6 +107,14 @@ def test_dev_and_test_share_no_sentence_and_small_groups_are_tested():
     assert [len(part) for part in split_demonstrations(large[:26], shots=5)] == [10, 16]
 
 
+def test_a_sentence_of_two_groups_is_on_no_side():
+    groups = {group: [Demonstration(f"the {group} are {i}", group, True) for i in range(12)] for group in ("a", "b")}
+    shared = [Demonstration("they are the same", group, True) for group in groups]
+    dev, test = split_demonstrations([*groups["a"], *groups["b"], *shared])
+    assert not {d.text for d in dev} & {d.text for d in test}
+    assert len(dev) + len(test) == 24
+
+
 def test_a_split_needs_sentences():
     with pytest.raises(TextError, match="No group has 10 hateful sentences"):
         split_demonstrations([Demonstration(f"they are {i}", "small", True) for i in range(9)], shots=5)
