@@ -82,6 +82,31 @@ def control_does_as_well(low: float, controls: Sequence[tuple[str, float, float]
     )
 
 
+def control_moves(
+    effect: str, control: str, gain: str, *, selectivity: str | None = None, selective: bool = True
+) -> Finding:
+    """Says that a control significantly raises the effect above the unsteered model's, though less than the transplant.
+
+    Args:
+        effect: the metric.
+        control: its arm.
+        gain: its gain over the unsteered model, in words with its interval.
+        selectivity: its selectivity likewise, where the protocol has one.
+        selective: whether that is significantly more than the unsteered model's.
+    """
+    raised = f"The control {spoken(control)} raises {spoken(effect)} too, by {gain}"
+    if selectivity is None or selective:
+        return Finding(
+            "control_moves", "warning", f"{raised}. So much of the effect is not the concept's own; take it off."
+        )
+    return Finding(
+        "control_moves",
+        "note",
+        f"{raised}, and the other wrong labels as much: its selectivity is {selectivity}. It disturbs the model and "
+        f"carries no concept. Read the transplant's selectivity beside its effect.",
+    )
+
+
 def own_gains_nothing(concepts: Sequence[str] = ()) -> Finding | None:
     """Says that the target's own vector gains nothing, so that there is nothing to recover.
 

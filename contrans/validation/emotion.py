@@ -207,6 +207,12 @@ class EmotionProtocol:
     def hits(self, scores: Scores, concept: str) -> Hits:
         """Whether the model named a concept: on scenarios of the others, and (`…_positives`) on its own.
 
+        `selectivity`, for three labels or more, is the share of the others' scenarios whose likeliest label is the
+        concept's, less the mean share of each other label that is wrong for them. A shift that only disturbs the model
+        takes answers from the right label and spreads them over all wrong ones, the concept's among them: that raises
+        the accuracy and leaves this where it is. Of answers that do not depend on the concept the mean over concepts
+        is 0, as long as they have equally many scenarios.
+
         Raises:
             TextError: the concept is none of the family's.
         """
@@ -215,11 +221,16 @@ class EmotionProtocol:
         label = self.concepts.index(concept)
         negative = self.truth != label
         logit = scores.logit_hits(label).astype(float)
-        return {
+        found = {
             "logit_accuracy": (logit, negative),
             "token_accuracy": (scores.token_hits(label).astype(float), negative),
             "logit_accuracy_positives": (logit, ~negative),
         }
+        n_others = len(self.labels) - 2
+        if n_others > 0:
+            right = scores.label_logprob.argmax(1) == self.truth
+            found["selectivity"] = (logit - (1 - logit - right) / n_others, negative)
+        return found
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:

@@ -11,6 +11,7 @@ from contrans.validation.claims import (
     CONTROLS,
     below_chance,
     control_does_as_well,
+    control_moves,
     not_significant,
     own_gains_nothing,
     side_effect,
@@ -36,6 +37,7 @@ __all__ = [
     "below_chance",
     "concept_absent",
     "control_does_as_well",
+    "control_moves",
     "corpus_does_not_cover",
     "degenerate_text",
     "dose_at_edge",
@@ -131,6 +133,24 @@ def _of_the_effect(table: RowTable) -> Iterator[Finding | None]:
         if moved is not None:
             ends = [(r["arm"], r["value"], _control_end(table, concept, r)) for r in controls]
             yield control_does_as_well(_low(moved), ends)
+            for row, (_, _, end) in zip(controls, ends, strict=True):
+                if end < _low(moved):
+                    yield _what_a_control_moves(table, concept, row["arm"])
+
+
+def _what_a_control_moves(table: RowTable, concept: str, arm: str) -> Finding | None:
+    gain = table.find(concept, arm, "gain")
+    if gain is None or gain["low"] is None or gain["low"] <= 0:
+        return None
+    here, there = (table.find(concept, a, "selectivity") for a in (arm, "unsteered"))
+    if here is None or there is None:
+        return control_moves(table.effect, arm, _words(gain))
+    selective = _low(here) > _high(there)
+    return control_moves(table.effect, arm, _words(gain), selectivity=_words(here), selective=selective)
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    return shown(row["value"], row["low"], row["high"])
 
 
 def _control_end(table: RowTable, concept: str, row: Mapping[str, Any]) -> float:

@@ -15,7 +15,7 @@ from contrans.transplants import Transplant
 from contrans.validation.arms import Directions, draw_of
 from contrans.validation.comparison import validate
 from contrans.validation.dosing import calibrate, dose_at_kl, mean_kl
-from contrans.validation.emotion import EmotionProtocol
+from contrans.validation.emotion import EmotionProtocol, Scores
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import few_shot_prefix, sides
 from tests.texts import write_family
@@ -75,6 +75,25 @@ def test_items_are_disjoint_from_the_few_shots_and_between_splits(model, family)
         assert any(f"{e.prompt} {c.label}\n" in shots for e in c.split("refine").positives)
 
 
+def test_selectivity_takes_off_what_a_disturbed_model_gives_to_every_label(model, family):
+    """Of four labels: the share that names the concept less the mean share that names either other wrong one."""
+    family = [*family, replace(family[0], concept="awe", label="awe", positives=family[0].negatives[:30])]
+    p = protocol(model, family)
+    n, n_labels = p.n_items, len(family)
+    named = np.random.default_rng(0).integers(0, n_labels, n)
+    scores = Scores(np.eye(n_labels)[named], named)
+    for label, concept in enumerate(p.concepts):
+        hit, counts = p.hits(scores, concept)["selectivity"]
+        assert (counts == (p.truth != label)).all()
+        for i in np.flatnonzero(counts):
+            wrong = [k for k in range(n_labels) if k not in (label, p.truth[i])]
+            assert hit[i] == pytest.approx((named[i] == label) - np.mean([named[i] == k for k in wrong]))
+
+
+def test_two_labels_have_no_other_wrong_one(model, family):
+    assert "selectivity" not in (p := protocol(model, family[:2])).hits(p.score(None), p.concepts[0])
+
+
 def planted(model, family) -> Directions:
     """For each label the gradient of its log-probability over the others': what moves the answer to it."""
     p = protocol(model, family)
@@ -117,6 +136,11 @@ def test_arms_tell_a_planted_direction_from_controls(worded, family):
             assert r.low - 1e-9 <= r.value <= r.high + 1e-9
     assert summary["gain_recovered"]["value"] == pytest.approx(1.0)
     assert value["calm", "transplanted", "logit_accuracy"].n == 6
+    # what serves every concept alike cannot be selective in the mean: no direction of chance is
+    assert value["all", "unsteered", "selectivity"].value == pytest.approx(0, abs=1e-12)
+    assert value["all", "random", "selectivity"].value == pytest.approx(0, abs=1e-12)
+    assert value["all", "transplanted", "selectivity"].low > 0.2
+    assert value["all", "wrong_concept", "selectivity"].high < 0
     # another concept's transplant at the same dose is this concept's wrong one
     assert value["all", "transplanted", "kl"].value > 0
     assert value["all", "opposite", "logit_accuracy"].value < value["all", "transplanted", "logit_accuracy"].value

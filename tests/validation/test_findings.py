@@ -139,6 +139,26 @@ def test_a_document_that_shows_one_signature(more, code):
     assert set(codes(**more)) == {code, "degenerate_text"}
 
 
+@pytest.mark.parametrize(
+    ("gain", "selectivity", "expected"),
+    [
+        ((0.01, -0.01, 0.03), None, []),
+        ((0.05, 0.02, 0.08), None, [("warning", "So much of the effect is not the concept's own")]),
+        ((0.05, 0.02, 0.08), (0.0, -0.01, 0.01), [("note", "its selectivity is 0.00 [-0.01, 0.01]")]),
+        ((0.05, 0.02, 0.08), (0.04, 0.03, 0.05), [("warning", "raises logit accuracy too, by 0.05 [0.02, 0.08]")]),
+    ],
+)
+def test_a_control_that_moves_the_effect_is_named_with_what_of_it_is_disturbance(gain, selectivity, expected):
+    rows = [*emotion_rows(), row("all", "shuffled_map", "gain", gain[0], low=gain[1], high=gain[2])]
+    if selectivity:
+        value, low, high = selectivity
+        rows.append(row("all", "unsteered", "selectivity", 0.0, low=-0.02, high=0.02))
+        rows.append(row("all", "shuffled_map", "selectivity", value, low=low, high=high))
+    found = [f for f in findings_of(document(rows)) if f.code == "control_moves"]
+    assert [f.severity for f in found] == [severity for severity, _ in expected]
+    assert all(words in f.sentence for f, (_, words) in zip(found, expected, strict=True))
+
+
 def test_failures_come_first_and_nothing_is_said_twice():
     found = findings_of(document(match_rate=0.1, rows=[*emotion_rows(p=0.4), row("all", "own", "empty", 0.3)]))
     assert [f.severity for f in found] == sorted((f.severity for f in found), key=["failure", "warning", "note"].index)
