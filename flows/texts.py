@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrans.concepts.contrast import ContrastSet, contrast_sets, family_of
-from contrans.errors import SpecError
+from contrans.errors import RegistryError, SpecError
 from contrans.hashing import canonical_json
 from contrans.maps.corpora import Corpus, check_circularity, corpus, corpus_templates
 from contrans.validation.items import sides
+from registry.names import check_name
 
 if TYPE_CHECKING:
     from flows.spec import PipelineSpec
@@ -59,11 +60,21 @@ def read_texts(spec: PipelineSpec) -> Texts:
 
 def _read(spec: PipelineSpec) -> Texts:
     contrasts = contrast_sets(spec.concepts)
+    for contrast in contrasts:
+        _check_concept(contrast)
     family = _family(spec, contrasts)
     texts, rows, generic = _corpus(spec, contrasts)
     for contrast in family:
         check_circularity(texts.texts, contrast.texts)
     return Texts(contrasts, family, texts, rows, generic)
+
+
+def _check_concept(contrast: ContrastSet) -> None:
+    """Refuses a concept that its versions in the registry could not be named by."""
+    try:
+        check_name(contrast.concept, "concept")
+    except RegistryError as error:
+        raise SpecError(f"{error} Mend `concept:` in the contrast set {contrast.name}.") from error
 
 
 def _places(spec: PipelineSpec) -> list[str]:

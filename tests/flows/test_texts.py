@@ -136,6 +136,13 @@ def test_one_concept_of_two_is_scored_against_its_opposite(of_two: Path) -> None
     assert [(c.concept, c.label) for c in asked.family] == [("hurry", "hurry"), ("opposite of hurry", "calm")]
 
 
+def test_a_concept_that_the_registry_could_not_name_is_refused_before_any_work(of_two: Path) -> None:
+    calm = of_two.parent / "moods" / "calm.yaml"
+    calm.write_text(calm.read_text().replace("concept: calm", "concept: calm sea"))
+    with pytest.raises(SpecError, match=r"'calm sea' is not a valid concept: .* Mend `concept:` in .*calm"):
+        of(load_spec(of_two))
+
+
 def test_two_sets_about_one_label_are_refused(of_two: Path) -> None:
     spec = yaml.safe_load(of_two.read_text())
     shutil.move(of_two.parent / "still.yaml", of_two.parent / "moods" / "still.yaml")
