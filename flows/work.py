@@ -45,7 +45,7 @@ def refine_concepts(study: Study, side: str) -> Work:
         files: dict[str, bytes] = {}
         for contrast in study.contrasts:
             part = study.refined_from(contrast)
-            positive, negative = ([row[e.prompt] for e in side] for side in (part.positives, part.negatives))
+            positive, negative = ([row[e.prompt] for e in examples] for examples in (part.positives, part.negatives))
             vector = refine_states(
                 {b: (s[positive], s[negative]) for b, s in states.items()},
                 concept=contrast.concept,
@@ -57,7 +57,7 @@ def refine_concepts(study: Study, side: str) -> Work:
                     "texts": part.hash,
                     "split": "refine",
                     "template": part.template,
-                    "position": spec.refine.position,
+                    "position": spec.refine.read_at(side),
                     "chat": "none",
                     "precision": precision,
                 },

@@ -11,7 +11,7 @@ from contrans.errors import SpecError, TextError
 if TYPE_CHECKING:
     from contrans.states.encode import Encoded
 
-FORMS = '"last", "last:K" (the final K tokens), "answer" or "span:WORDS"'
+FORMS = '"last", "last:K" (the final K tokens), "mean" (all of them), "answer" or "span:WORDS"'
 
 
 @dataclass(frozen=True)
@@ -19,26 +19,27 @@ class TokenPosition:
     """Which tokens of a text are read; where they are several, their states are averaged.
 
     Attributes:
-        kind: "last", the final tokens of the text itself, special tokens after it left out; "answer", the tokens of
-            the answer that the text ends with; "span", those of the last place where some words stand.
+        kind: "last", the final tokens of the text itself, special tokens after it left out; "mean", all tokens of the
+            text; "answer", those of the answer that it ends with; "span", those of the last place where some words
+            stand.
         count: for "last", how many tokens.
         words: for "span", the words.
     """
 
-    kind: Literal["last", "answer", "span"] = "last"
+    kind: Literal["last", "mean", "answer", "span"] = "last"
     count: int = 1
     words: str = ""
 
     @classmethod
     def parse(cls, text: str) -> TokenPosition:
-        """A position as it is typed: "last", "last:K", "answer" or "span:WORDS".
+        """A position as it is typed: "last", "last:K", "mean", "answer" or "span:WORDS".
 
         Raises:
             SpecError: it is none of these, or K is no number above 0, or there are no words.
         """
         kind, colon, rest = text.partition(":")
-        if text in ("last", "answer"):
-            return cls("last" if text == "last" else "answer")
+        if text == "last" or text == "mean" or text == "answer":
+            return cls(text)
         if kind == "last" and rest.isdecimal() and int(rest) > 0:
             return cls("last", count=int(rest))
         if kind == "span" and colon and rest.strip():
@@ -80,6 +81,9 @@ def token_spans(
             if last - first < position.count:
                 raise TextError(f"Text {i} ({text[:40]!r}…) has {last - first} tokens, not the last {position.count}.")
             spans.append((last - position.count, last))
+            continue
+        if position.kind == "mean":
+            spans.append((first, last))
             continue
         if not encoded.ends[i]:
             raise TextError(

@@ -42,7 +42,7 @@ def refine(
         contrast: the texts.
         blocks: block numbers; every block if None.
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
-        position: the tokens that are read, and averaged where they are several: "last", "last:K" (the final K),
+        position: the tokens that are read, and averaged where they are several: "last", "last:K" (the final K), "mean",
             "answer" (the answer of each example) or "span:WORDS" (the last place where these words stand).
         chat: "none" for prompts as they are (a base model), "model" for the tokenizer's own chat template (an
             instruct model), or a key of `contrans.concepts.chat.CHAT_FORMATS`.

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from contrans.concepts.contrast import ContrastSet
+from contrans.concepts.positions import TokenPosition, token_spans
 from contrans.errors import FitError, StateError
 from contrans.maps.affine import AffineMap, MapSet
 from contrans.maps.corpora import Corpus, check_circularity
@@ -20,6 +21,7 @@ from contrans.maps.streaming import stream_moments
 from contrans.models import Model, ModelRecord
 from contrans.states.by_kind import BLOCK_ROWS
 from contrans.states.capturing import Progress, capture
+from contrans.states.encode import encode
 from contrans.states.moments import Moments
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ def fit_map(
     target_blocks: Sequence[int] | None = None,
     estimator: str = "ridge",
     tokens: str = "last",
+    source_position: str = "last",
     center: str = "kind",
     share: Mapping[str, float] = {},
     per_document: int | None = None,
@@ -60,6 +63,8 @@ def fit_map(
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
         tokens: "last" fits on the last token of each text; "all" on all tokens that end at the same character in both
             models, by the estimators of `MOMENT_ESTIMATORS`, in memory that does not grow with the corpus.
+        source_position: the tokens that the source is read at, as in `contrans.refine`: "mean" for a vector that was
+            refined so, as suits an encoder. The target is read at the last token.
         center: "kind" centres the rows of each kind of text (each template) on a mean of their own, so that the map
             explains what the texts say and not which template they stand in; "all" centres all rows together.
         share: share of the fit's weight that a kind of text gets; the others divide the rest by their rows.
@@ -77,6 +82,7 @@ def fit_map(
 
     Raises:
         CircularityError: a contrast text stands in the corpus.
+        SpecError: unknown position.
         FitError: unknown estimator, too few texts.
         ModelError: with tokens="all", tokenizers that differ and know no character offsets.
         BlockError, TextError, StateError: as `capture` raises them.
@@ -86,11 +92,17 @@ def fit_map(
     source_blocks = [block_at(SOURCE_DEPTH, source.n_blocks)] if source_blocks is None else source_blocks
     target_blocks = [block_at(TARGET_DEPTH, target.n_blocks)] if target_blocks is None else target_blocks
     facts = {"corpus": texts.name, "texts": texts.hash, "precision": precision, "tokens": tokens}
+    if source_position != "last":
+        facts["source_position"] = source_position
     if tokens == "all":
         if estimator not in MOMENT_ESTIMATORS or lambda_select != "r2":
             raise FitError(
                 f"All tokens are mapped from their moments alone, which serve {', '.join(MOMENT_ESTIMATORS)} with "
                 f"lambda_select='r2'; use tokens='last' for anything else."
+            )
+        if source_position != "last":
+            raise FitError(
+                f"All tokens are paired one by one, so none of them is read at {source_position!r}; use tokens='last'."
             )
         streamed = stream_moments(
             source,
@@ -119,10 +131,15 @@ def fit_map(
         return MapSet(source.record, target.record, maps)
     if tokens != "last":
         raise FitError(f"tokens must be 'last' or 'all', not {tokens!r}.")
+    spans = None  # the last token, which needs no offsets
+    if source_position != "last":
+        encoded = encode(source, texts.texts)
+        spans = token_spans(TokenPosition.parse(source_position), encoded, texts.texts, [""] * len(texts.texts))
     of_source = capture(
         source,
         texts.texts,
         blocks=source_blocks,
+        spans=spans,
         precision=precision,
         batch_tokens=batch_tokens,
         progress=progress,

@@ -33,13 +33,20 @@ class Refine(Part):
 
     Attributes:
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
-        position: the token that states are read at: "last", "last:K", "answer" or "span:TEXT".
+        position: the token that states are read at: "last", "last:K", "mean" (of all tokens), "answer" or "span:TEXT".
+        source_position: the same for the source alone, such as "mean" for an encoder; `position` if null. A model that
+            is read at "mean" reads the corpus so too.
         pairs: texts of each side at most, the first by their hashes; null for all.
     """
 
     estimator: Literal["mean_difference", "pca", "lda", "logistic"] = "mean_difference"
     position: Annotated[str, AfterValidator(token_position)] = "last"
+    source_position: Annotated[str, AfterValidator(token_position)] | None = None
     pairs: Annotated[int, Field(ge=2)] | None = None
+
+    def read_at(self, side: str) -> str:
+        """The token position of "source" or "target"."""
+        return self.source_position or self.position if side == "source" else self.position
 
 
 class CorpusRows(Part):

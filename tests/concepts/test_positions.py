@@ -9,6 +9,7 @@ from contrans.concepts.positions import TokenPosition, overlapping, token_spans
 from contrans.errors import SpecError, TextError
 from contrans.models import Model
 from contrans.states.encode import Encoded, content_range
+from tests.models.test_encoders import encoder, encoder_tokenizer
 from tests.tiny import tiny, tiny_model
 
 # "<s> the| cat| sat</s>", with the space before the word it leads
@@ -21,6 +22,7 @@ STARTS, ENDS = [0, 0, 3, 7, 0], [0, 3, 7, 11, 0]
         ("last", TokenPosition("last")),
         ("last:1", TokenPosition("last")),
         ("last:12", TokenPosition("last", count=12)),
+        ("mean", TokenPosition("mean")),
         ("answer", TokenPosition("answer")),
         ("span:the cat", TokenPosition("span", words="the cat")),
         ("span:a:b", TokenPosition("span", words="a:b")),
@@ -30,7 +32,9 @@ def test_positions_as_they_are_typed(text, expected):
     assert TokenPosition.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "first", "last:", "last:0", "last:-1", "last:two", "answer:1", "span", "span: "])
+@pytest.mark.parametrize(
+    "text", ["", "first", "last:", "last:0", "last:-1", "last:two", "mean:2", "answer:1", "span", "span: "]
+)
 def test_positions_that_are_none(text):
     with pytest.raises(SpecError, match=r'is not known; use "last", "last:K"'):
         TokenPosition.parse(text)
@@ -71,7 +75,14 @@ def test_special_tokens_at_the_ends_are_no_content(special, expected):
 
 @pytest.mark.parametrize(
     ("position", "expected"),
-    [("last", (3, 4)), ("last:2", (2, 4)), ("last:3", (1, 4)), ("answer", (3, 4)), ("span:at", (3, 4))],
+    [
+        ("last", (3, 4)),
+        ("last:2", (2, 4)),
+        ("last:3", (1, 4)),
+        ("mean", (1, 4)),
+        ("answer", (3, 4)),
+        ("span:at", (3, 4)),
+    ],
 )
 def test_spans_of_a_text(position, expected):
     encoded = Encoded([[1, 5, 6, 7, 2]], [STARTS], [ENDS], [(1, 4)])
@@ -150,6 +161,28 @@ def test_refine_over_the_last_tokens_averages_their_differences():
     assert len(model.tokenizer(" sat", add_special_tokens=False)["input_ids"]) == 2
     same = refine(model, contrast, split=None, blocks=[1], position="span: sat")
     torch.testing.assert_close(made.directions[1], same.directions[1])
+
+
+def test_refine_over_all_tokens_of_an_encoder():
+    """Texts of different lengths, whose special tokens do not count."""
+    model = Model.wrap(encoder("bert"), encoder_tokenizer())
+    pairs = [(f"the cat {i} sat there all day", f"one stone {i}") for i in range(5)]
+    made = refine(model, ContrastSet.from_pairs("c", pairs), split=None, blocks=[2], position="mean")
+    gaps = []
+    for pair in pairs:
+        means = []
+        for text in pair:
+            ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+            assert ids[0, [0, -1]].tolist() == [1, 2]
+            seen = []
+            handle = model.blocks[2].register_forward_hook(lambda _m, _a, o, seen=seen: seen.append(o))
+            with torch.inference_mode():
+                model.module(input_ids=ids)
+            handle.remove()
+            out = seen[0] if isinstance(seen[0], torch.Tensor) else seen[0][0]
+            means.append(out[0, 1:-1].double().mean(0))
+        gaps.append(means[0] - means[1])
+    torch.testing.assert_close(made.directions[2], torch.stack(gaps).mean(0).float(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_tokenizer_without_offsets():

@@ -54,6 +54,13 @@ def test_a_capital_in_a_contrast_set_is_another_text(folder: Path) -> None:
     assert {"capture concepts · source", "refine · source", "calibrate dose", "validate"} <= found
 
 
+def test_a_source_that_is_read_elsewhere_leaves_the_targets_states_alone(folder: Path) -> None:
+    before, after = (keys(folder / "tiny.yaml", f"refine.source_position={at}") for at in ("null", "mean"))
+    found = {name for name in before if before[name] != after[name]}
+    assert {"capture concepts · source", "capture corpus · source", "refine · source", "validate"} <= found
+    assert not found & {"capture concepts · target", "capture corpus · target"}
+
+
 def test_another_label_is_judged_anew(folder: Path) -> None:
     found = moved(folder, "moods/calm.yaml", "label: calm", "label: quiet")
     assert {"calibrate dose", "validate"} <= found

@@ -12,10 +12,11 @@ from tokenizers import AddedToken
 from contrans.errors import FitError, StateError
 from contrans.maps import Corpus, fit_map
 from contrans.maps.estimators import lstsq
+from contrans.maps.fit import fit_states
 from contrans.maps.paired import PairedStates, held_out_documents
 from contrans.maps.streaming import TokenMoments, stream_moments
 from contrans.models import Model
-from contrans.states import Moments, iter_states, pair_by_offset
+from contrans.states import Moments, capture, iter_states, pair_by_offset
 from contrans.states.by_kind import MomentsByKind
 from contrans.states.pairing import pair_positions
 from tests.models.test_encoders import encoder
@@ -280,6 +281,29 @@ def test_an_encoder_of_word_pieces_gives_the_map_that_was_planted():
     assert made.info["heldout_r2"] > 0.999
     read = [i for i, letter in enumerate(letters) if any(plain(w).endswith(letter) for w in words)]
     torch.testing.assert_close(made.map_state(x)[read], y[read], rtol=1e-3, atol=1e-2)
+
+
+def test_a_map_from_the_mean_of_an_encoders_tokens():
+    """Fitted on states that were read so by hand, it is the same map; all tokens one by one have no mean."""
+    source = Model.wrap(encoder("bert"), word_piece("the", "cat", "##er", "stone"))
+    target = tiny("llama", seed=1, hidden_size=48)
+    c = texts(80)
+    made = fit_map(source, target, c, source_blocks=[3], target_blocks=[2], source_position="mean")[3, 2]
+    read = []
+    for line in c.texts:
+        ids = source.tokenizer(line, return_tensors="pt")["input_ids"]
+        handle = source.blocks[3].register_forward_hook(lambda _m, _a, o: read.append(o[0, 1:-1].mean(0)))
+        with torch.inference_mode():
+            source.module(input_ids=ids)
+        handle.remove()
+    last = capture(target, c.texts, blocks=[2])[2]
+    by_hand = fit_states(
+        {3: torch.stack(read)}, {2: last}, documents=c.documents, source=source.record, target=target.record
+    )[3, 2]
+    assert made.info["source_position"] == "mean"
+    torch.testing.assert_close(made.weight, by_hand.weight, rtol=1e-3, atol=1e-3 * float(by_hand.weight.abs().max()))
+    with pytest.raises(FitError, match="none of them is read at 'mean'"):
+        fit_map(source, target, c, source_blocks=[3], target_blocks=[2], tokens="all", source_position="mean")
 
 
 @pytest.mark.parametrize("architecture", ["bert", "albert", "modernbert"])
