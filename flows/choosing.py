@@ -169,7 +169,7 @@ class _Trial:
         out: dict[Choice, dict[str, Any]] = {}
         start = 0.1
         for candidate in candidates:
-            facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "dose": None, "why": None}
+            facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "graded": None, "dose": None, "why": None}
             try:
                 m = fit_arm(study, context, candidate, "transplanted", spectra=self._spectra_of(candidate))[
                     candidate.pair
@@ -179,14 +179,14 @@ class _Trial:
                     name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
                     for name, v in vectors.items()
                 }
-                facts["effect"], facts["dose"] = effect_at_kl(
+                facts |= effect_at_kl(
                     items,
                     Directions({"transplanted": mapped}, m.target_norm, spec.seed),
                     meter,
                     kl_budget=spec.validate_.kl_budget,
                     start=start,
                     tick=context.progress,
-                )
+                )._asdict()
                 start = facts["dose"]
             except FitError as error:
                 facts["why"] = str(error)  # too few rows for this one, say; others may do
@@ -207,8 +207,9 @@ def _n_bytes(spectra: dict[int, SourceCache]) -> int:
 
 
 def _best(tried: list[dict[str, Any]], candidates: list[Choice]) -> Choice:
-    able = [(t["effect"], c) for t, c in zip(tried, candidates, strict=True) if t["effect"] is not None]
+    able = [((t["effect"], t["graded"]), c) for t, c in zip(tried, candidates, strict=True) if t["effect"] is not None]
     if not able:
         raise FitError(f"None of the maps that were tried can be used; the first: {tried[0]['why']}")
-    # the first of equals: it is the one that held-out states speak for
+    # of those that change equally many answers, or none, the one that moves them the most; the first of equals is the
+    # one that held-out states speak for
     return max(able, key=lambda pair: pair[0])[1]

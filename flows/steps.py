@@ -28,11 +28,11 @@ __all__ = ["STEP_VERSIONS", "Cost", "Step", "StepContext", "build_steps", "spare
 STEP_VERSIONS = {
     "capture": 2,
     "refine": 2,
-    "choose": 2,
+    "choose": 3,
     "map": 3,
     "transplant": 2,
-    "calibrate": 3,
-    "validate": 4,
+    "calibrate": 4,
+    "validate": 5,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,
@@ -87,12 +87,13 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
         )
         steps[name] = Step(name, kind, key, inputs, cost or Cost(), run, left)
 
-    read = {"concepts": (s.refine_prompts(), s.refine_answers(), spec.refine.position)}
     of_corpus = [s.texts.texts[row] for row in captured_rows(s)]
-    if of_corpus:
-        read["corpus"] = (of_corpus, [""] * len(of_corpus), "last")
     for side, model in models.items():
-        blocks = s.blocks(side)
+        blocks, read_at = s.blocks(side), spec.refine.read_at(side)
+        read = {"concepts": (s.refine_prompts(), s.refine_answers(), read_at)}
+        if of_corpus:
+            # few positions stand for something in any text
+            read["corpus"] = (of_corpus, [""] * len(of_corpus), "mean" if read_at == "mean" else "last")
         for what, (texts, answers, position) in read.items():
             share = (blocks[-1] + 1) / model.n_blocks
             capture = TextCapture(

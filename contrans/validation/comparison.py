@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
 from contrans.validation.arms import Directions
 from contrans.validation.dosing import Scorer, Tick
 from contrans.validation.fluency import FluencyMeter
-from contrans.validation.protocol import ItemProtocol
+from contrans.validation.protocol import ItemProtocol, graded_metric
 from contrans.validation.rows import (
     ConceptHits,
     Row,
@@ -59,7 +60,8 @@ def validate(
         All rows, and the summary: gain recovered overall and per concept, and the mean effect of each arm, each with
         `value`, `low` and `high`; gain recovered is None where the own vector gains nothing significant. For each arm
         `effect_per_kl/ARM` is its gain over the unsteered model in units of the effect, per nat of KL; `random_p/ARM`
-        and `shuffled_p/ARM` how often a draw of a control does as well, where there are enough.
+        and `shuffled_p/ARM` how often a draw of a control does as well, where there are enough, and
+        `random_METRIC_p/ARM` and `shuffled_METRIC_p/ARM` the same by the protocol's graded metric, if it has one.
     """
     score = Scorer(protocol, directions, tick)
     concepts, effect = directions.concepts, protocol.effect
@@ -133,19 +135,21 @@ def _p_values(
     doses: Mapping[str, float],
 ) -> list[Row]:
     """How often a draw of a control does as well as an arm: p-values of the arms that carry the concept."""
-    rows, metric = [], f"{control.removesuffix('_map')}_p"
-    for arm in ("transplanted", "own"):
+    rows = []
+    metrics = dict.fromkeys((protocol.effect, graded_metric(protocol)))
+    for arm, metric in product(("transplanted", "own"), metrics):
         if arm not in hits:
             continue
-        for concept in ["all", *hits[arm][protocol.effect]]:
+        name = "_".join([control.removesuffix("_map"), *([metric] if metric != protocol.effect else ()), "p"])
+        for concept in ["all", *hits[arm][metric]]:
 
-            def value(of: ConceptHits, concept: str = concept) -> float:
-                by_concept = of[protocol.effect]
+            def value(of: ConceptHits, concept: str = concept, metric: str = metric) -> float:
+                by_concept = of[metric]
                 chosen = by_concept.values() if concept == "all" else [by_concept[concept]]
                 return mean_share(chosen, once(protocol.n_items)).item()
 
             p = random_p_value(value(hits[arm]), np.array([value(d) for d in by_draw]), fewest=FEWEST[control])
-            rows.append(Row(concept, protocol.name, "test", arm, metric, doses[arm], p, None, None, len(by_draw)))
+            rows.append(Row(concept, protocol.name, "test", arm, name, doses[arm], p, None, None, len(by_draw)))
     return rows
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from contrans.errors import FitError
 from contrans.validation.arms import Directions
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS, FACTORS
-from contrans.validation.protocol import ItemProtocol
+from contrans.validation.protocol import ItemProtocol, graded_metric
 from contrans.validation.rows import Row, mean_share, merged, once, rows_of
 from contrans.validation.scorer import Scorer, Tick
 from contrans.validation.statistics import sufficient_dose
@@ -103,6 +104,21 @@ def calibrate(
     return Calibration(chosen, rows)
 
 
+class EffectAtKL(NamedTuple):
+    """What an arm does at a price.
+
+    Attributes:
+        effect: its mean effect.
+        graded: the same by the protocol's graded metric, which tells arms apart that change equally many answers, or
+            none; the effect where the protocol has no such metric.
+        dose: the dose that meets the budget.
+    """
+
+    effect: float
+    graded: float
+    dose: float
+
+
 def effect_at_kl(
     protocol: ItemProtocol,
     directions: Directions,
@@ -112,8 +128,8 @@ def effect_at_kl(
     kl_budget: float = 0.1,
     start: float = 0.1,
     tick: Tick = lambda _: None,
-) -> tuple[float, float]:
-    """An arm's mean effect around the dose that meets a KL budget, and that dose: what choices between maps fall by.
+) -> EffectAtKL:
+    """An arm's mean effect around the dose that meets a KL budget: what choices between maps fall by.
 
     The mean over three doses, at about half, once and twice the budget, is steadier than the effect at one.
 
@@ -132,11 +148,12 @@ def effect_at_kl(
     price = partial(mean_kl, meter, directions, arm, tick=tick)
     dose = dose_at_kl(price, kl_budget, start=start, tolerance=0.05)
     score = Scorer(protocol, directions, tick)
-    effects = []
-    for factor in (0.7, 1.0, 1.4):
-        hits = merged([score.hits(arm, factor * dose)])
-        effects.append(mean_share(hits[protocol.effect].values(), once(protocol.n_items)).item())
-    return float(np.mean(effects)), dose
+    by_dose = [merged([score.hits(arm, factor * dose)]) for factor in (0.7, 1.0, 1.4)]
+
+    def mean(metric: str) -> float:
+        return float(np.mean([mean_share(hits[metric].values(), once(protocol.n_items)).item() for hits in by_dose]))
+
+    return EffectAtKL(mean(protocol.effect), mean(graded_metric(protocol)), dose)
 
 
 def mean_kl(meter: FluencyMeter, directions: Directions, arm: str, dose: float, tick: Tick = lambda _: None) -> float:

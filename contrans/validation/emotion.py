@@ -3,6 +3,10 @@
 Labelled scenarios, one a label, stand before the one that is asked about (Dong et al. 2024, §4.2, with correct labels).
 On the *negatives* of a concept, scenarios of the other labels, an arm is right if the model names the concept. Any
 family of labels will do, and a pair of opposites such as polite and rude (`contrans.validation.items.sides`).
+
+Of two labels a model often gives one to every scenario, the one that it read last, say; then no answer changes until a
+shift outweighs that bias, and all do as soon as it has. So a pair's log-probabilities are read from their means over
+the items in the unsteered model (batch calibration, Zhou et al. 2023, arXiv 2309.17249, which needs no labels).
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,6 +59,10 @@ class Scores:
         """Bool [items]: the label is the likeliest of the family's labels."""
         return self.label_logprob.argmax(1) == label
 
+    def probability(self, label: int) -> np.ndarray:
+        """Float64 [items]: the label's probability among the family's labels alone."""
+        return np.exp(self.label_logprob[:, label] - np.logaddexp.reduce(self.label_logprob, axis=1))
+
     def token_hits(self, label: int) -> np.ndarray:
         """Bool [items]: greedy decoding writes the label; for a label of one token, it is the likeliest of all."""
         return self.greedy_label == label
@@ -66,15 +74,19 @@ class EmotionProtocol:
     Attributes:
         name: "emotion".
         effect: "logit_accuracy".
+        graded: "label_probability".
         concepts: the family's concepts.
         labels: the word for each of them.
         items: the scenarios, all labels together.
         truth: int64 [items], index of each scenario's own concept.
+        label_bias: float64 [labels], taken from the log-probabilities before labels are compared: for a pair their mean
+            over the items in the unsteered model, else 0.
         n_tokens: tokens of all prompts.
     """
 
     name = "emotion"
     effect = "logit_accuracy"
+    graded = "label_probability"
 
     def __init__(
         self,
@@ -120,6 +132,9 @@ class EmotionProtocol:
         self._label_ids = self._tokenised_labels(model)
         self._asked = self._prepared("")
         self.n_tokens = self._asked.n_tokens
+        self.label_bias = np.zeros(len(self.labels))
+        if len(self.labels) == 2:
+            self.label_bias = self.score(None).label_logprob.mean(0)
 
     def _prepared(self, request: str) -> "_Asked":
         whole = encode(self._model, [self._prefix_text + request + e.prompt for e in self.items]).ids
@@ -207,6 +222,9 @@ class EmotionProtocol:
     def hits(self, scores: Scores, concept: str) -> Hits:
         """Whether the model named a concept: on scenarios of the others, and (`…_positives`) on its own.
 
+        `uncalibrated_accuracy` is the share for a pair of labels without `label_bias`.
+        `label_probability` is what the model gives to the concept's label among the family's. It tells two shifts apart
+        where no answer has changed yet, or all have, and so serves to choose among them and to rank them.
         `selectivity`, for three labels or more, is the share of the others' scenarios whose likeliest label is the
         concept's, less the mean share of each other label that is wrong for them. A shift that only disturbs the model
         takes answers from the right label and spreads them over all wrong ones, the concept's among them: that raises
@@ -220,16 +238,20 @@ class EmotionProtocol:
             raise TextError(f"The concept {concept!r} is none of those scored here: {', '.join(self.concepts)}.")
         label = self.concepts.index(concept)
         negative = self.truth != label
+        raw, scores = scores, Scores(scores.label_logprob - self.label_bias, scores.greedy_label)
         logit = scores.logit_hits(label).astype(float)
         found = {
             "logit_accuracy": (logit, negative),
             "token_accuracy": (scores.token_hits(label).astype(float), negative),
             "logit_accuracy_positives": (logit, ~negative),
+            "label_probability": (scores.probability(label), negative),
         }
         n_others = len(self.labels) - 2
         if n_others > 0:
             right = scores.label_logprob.argmax(1) == self.truth
             found["selectivity"] = (logit - (1 - logit - right) / n_others, negative)
+        else:
+            found["uncalibrated_accuracy"] = (raw.logit_hits(label).astype(float), negative)
         return found
 
 

@@ -9,6 +9,11 @@ Hits = dict[str, tuple[np.ndarray, np.ndarray]]
 """Per metric: float64 [items], how right each item is (0 to 1, or any real), and bool [items], which items count."""
 
 
+def graded_metric(protocol: "ItemProtocol") -> str:
+    """The metric that arms are ranked by where the effect may be equal: its attribute `graded`, or else the effect."""
+    return str(getattr(protocol, "graded", protocol.effect))
+
+
 class ItemProtocol(Protocol):
     """Fixed items that one model answers under shifts of one block's output.
 

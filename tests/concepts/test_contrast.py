@@ -64,7 +64,16 @@ def test_splits_are_disjoint_and_none_is_empty(name):
     assert all(len(c.split(s).positives) >= 15 for s in SPLITS)
 
 
-@pytest.mark.parametrize(("name", "least"), [("civility", 100), ("honesty/persona", 200), ("honesty/statements", 200)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("civility", 100),
+        ("honesty/persona", 200),
+        ("honesty/statements", 200),
+        ("honesty/character", 130),
+        ("honesty/conduct", 130),
+    ],
+)
 def test_pairs(name, least):
     c = contrast_set(name)
     assert c.paired

@@ -63,4 +63,14 @@ def test_candidates_share_what_hangs_on_the_source_alone(
         assert sum(shared for *_, shared, _ in made) == least
 
 
+def test_candidates_that_change_equally_many_answers_are_told_apart_by_how_far_they_move_them() -> None:
+    candidates = [choosing.Choice(block, 1, ("wrapped",), "ridge", "r2") for block in range(5)]
+    measured = [(0.0, 0.02), (None, None), (0.0, 0.05), (0.0, 0.05), (0.0, 0.01)]
+    tried = [{"effect": effect, "graded": graded, "why": "too few"} for effect, graded in measured]
+    assert choosing._best(tried, candidates) is candidates[2]
+    # an answer more counts for more
+    tried[4] |= {"effect": 0.1}
+    assert choosing._best(tried, candidates) is candidates[4]
+
+
 _fit_arm, _spectrum = fitting.fit_arm, splits.spectrum

@@ -94,6 +94,23 @@ def test_two_labels_have_no_other_wrong_one(model, family):
     assert "selectivity" not in (p := protocol(model, family[:2])).hits(p.score(None), p.concepts[0])
 
 
+def test_a_pair_is_read_from_what_the_unsteered_model_gives_to_either_label(model, family):
+    pair = family[:2]
+    p = protocol(model, pair, per_label=5)
+    unsteered = p.score(None)
+    np.testing.assert_allclose(p.label_bias, unsteered.label_logprob.mean(0))
+    # a bias that is the same for every item changes no answer
+    leaning = Scores(unsteered.label_logprob + np.array([0.0, 50.0]), unsteered.greedy_label)
+    p.label_bias = leaning.label_logprob.mean(0)
+    for concept, (first, second) in zip(p.concepts, [(0, 1), (1, 0)], strict=True):
+        hits = p.hits(leaning, concept)
+        gap = unsteered.label_logprob[:, first] - unsteered.label_logprob[:, second]
+        np.testing.assert_array_equal(hits["logit_accuracy"][0], gap > gap.mean())
+        np.testing.assert_allclose(hits["label_probability"][0], 1 / (1 + np.exp(gap.mean() - gap)))
+        assert hits["uncalibrated_accuracy"][0].all() == (first == 1)
+    assert not protocol(model, family).label_bias.any()
+
+
 def planted(model, family) -> Directions:
     """For each label the gradient of its log-probability over the others': what moves the answer to it."""
     p = protocol(model, family)
