@@ -21,6 +21,8 @@ def shown(value: float | None, low: float | None = None, high: float | None = No
 def _number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
+    if abs(value) < 1e-12:
+        value = 0.0  # what is left of a sum of shares that is 0
     # a small KL is not 0.00
     return f"{value:.2f}" if abs(value) >= 0.005 or not value else f"{value:.1g}"
 

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from contrans.validation.grids import Grid
@@ -42,3 +43,10 @@ def test_a_stressed_row_is_bold():
     grid = Grid("t", ("arm", "n"), (("a_b", "1"), ("c", "2")), frozenset({0}))
     assert "**a\\_b**" in grid.markdown_table()
     assert "**c**" not in grid.markdown_table()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(3e-18, "0.00"), (-3e-18, "0.00"), (0.0004, "0.0004"), (-0.0004, "-0.0004"), (0.5, "0.50")]
+)
+def test_a_small_value_is_not_nothing_and_what_rounding_left_is(value, said):
+    assert shown(value) == said
