@@ -88,7 +88,7 @@ def token_spans(
         if not encoded.ends[i]:
             raise TextError(
                 "This model's tokenizer does not tell which characters a token stands for; read at position "
-                '"last" or "last:K".'
+                '"last", "last:K" or "mean".'
             )
         begin, stop = _characters(position, i, text, answer)
         found = overlapping(encoded.starts[i], encoded.ends[i], begin, stop)

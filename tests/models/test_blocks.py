@@ -62,7 +62,7 @@ UNREADABLE = {"hrm_text": "runs two stacks in turns"}
 
 
 def test_sweep_over_all_causal_models_of_transformers() -> None:
-    found = 0
+    found = ran = 0
     for architecture in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         try:
             config = tiny_config(architecture)
@@ -83,10 +83,12 @@ def test_sweep_over_all_causal_models_of_transformers() -> None:
             order, shapes = executed(model, layout)
         except Exception:  # noqa: BLE001 - our small settings are not runnable, but the blocks were found
             continue
+        ran += 1
         if architecture not in OTHER_SHAPE:
             assert order == list(range(layout.count)), architecture
             assert shapes == {(2, 12, layout.hidden_size)}, architecture
     assert found >= 140
+    assert ran >= 140
 
 
 def test_width_is_the_residual_stream_not_the_embedding() -> None:
