@@ -54,6 +54,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from contrans.validation.significance import DRAWN, LEVEL
+from contrans.validation.wording import p_value
 from flows.spec import PipelineSpec
 from registry import Version
 
@@ -149,7 +150,9 @@ def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "em
     if _low(moved) <= _high(base):
         return f"No effect is proven: {change}, and the intervals overlap."
     if len(beaten) < len(controls):
-        rivals = " and ".join(f"{name} ({_percent(arm)})" for name, arm in controls if name not in beaten)
+        rivals = " and ".join(
+            f"{name} ({_percent(arm)}{_by_chance(summary, name)})" for name, arm in controls if name not in beaten
+        )
         return f"The effect is not the concept's own: {change}, but the control {rivals} does as well."
     kept = "; ".join(f"{name} {_percent(arm)}" for name, arm in controls)
     said = f"The concept crosses over: {change}" + (f" (controls: {kept})." if kept else ".")
@@ -164,8 +167,19 @@ def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "em
 
 def _beats(summary: Mapping[str, Any], moved: Mapping[str, Any], name: str, control: Mapping[str, Any]) -> bool:
     """Whether the transplant does more than a control: by its p-value against many draws, else by intervals."""
+    p = _against(summary, name)
+    return _low(moved) > _high(control) if p is None else p < LEVEL
+
+
+def _by_chance(summary: Mapping[str, Any], name: str) -> str:
+    """How often a draw of a control does as well, since its mean does not tell."""
+    p = _against(summary, name)
+    return "" if p is None else f" in the mean, {p_value(p)}"
+
+
+def _against(summary: Mapping[str, Any], name: str) -> float | None:
     p = summary.get(f"{DRAWN[name]}/transplanted") if name in DRAWN else None
-    return _low(moved) > _high(control) if p is None else p["value"] < LEVEL
+    return None if p is None else p["value"]
 
 
 def _percent(arm: Mapping[str, Any], key: str = "value") -> str:

@@ -31,8 +31,8 @@ STEP_VERSIONS = {
     "choose": 3,
     "map": 3,
     "transplant": 2,
-    "calibrate": 4,
-    "validate": 5,
+    "calibrate": 5,
+    "validate": 6,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,
@@ -44,6 +44,8 @@ STEP_VERSIONS = {
 
 _SEARCH = 6
 """Measurements of KL that the search for one dose takes, about."""
+_SEARCH_OF_DRAW = 2
+"""The same for one draw of a control, which starts from the dose of the others."""
 _WRITTEN_AT_ONCE = 16
 """Texts that a protocol has continued in one batch."""
 
@@ -89,7 +91,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
 
     of_corpus = [s.texts.texts[row] for row in captured_rows(s)]
     for side, model in models.items():
-        blocks, read_at = s.blocks(side), spec.refine.read_at(side)
+        blocks, read_at = s.blocks(side), spec.refine.read_at(side, model.family)
         read = {"concepts": (s.refine_prompts(), s.refine_answers(), read_at)}
         if of_corpus:
             # few positions stand for something in any text
@@ -118,7 +120,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "refine",
             work.refine_concepts(s, side),
             settings={
-                "refine": spec.refine.canonical(),
+                "refine": {**spec.refine.canonical(), "position": read_at, "source_position": None},
                 "sets": {c.name: s.refined_from(c).hash for c in s.contrasts},
                 "model": model.fingerprint,
             },
@@ -137,6 +139,8 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     generic = tokens_of(list(s.generic.texts))
     own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "prompt"})
     tried = n_tried(s)
+    # a pair of labels is read from what the unsteered model gives to either, at each block that is tried
+    read_from = len(s.blocks("target")) if v.protocol == "emotion" and len(s.family) == 2 else 0
     add(
         "choose",
         "choose",
@@ -153,7 +157,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "target": target.fingerprint,
         },
         inputs=("refine · source", *captures),
-        cost=_scoring(dev, 3 * tried * n_concepts, share_above, _SEARCH * tried * n_concepts * generic)
+        cost=_scoring(dev, 3 * tried * n_concepts + read_from, share_above, _SEARCH * tried * n_concepts * generic)
         if tried
         else Cost(),
     )
@@ -178,7 +182,9 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     priced = n_concepts * len({"transplanted", "own", "shuffled_map", "paper"} & set(arms))
     priced += CURVE_DRAWS if "random" in arms else 0
     along_curves = n_doses * (priced + n_concepts * ("opposite" in arms)) if curve_kl else 0
-    searched = along_curves + (_SEARCH * priced if v.select == "kl" else 0)
+    drawn = v.random_draws * ("random" in arms) if v.random_draws > 1 else 0
+    drawn += v.shuffled_draws * n_concepts * ("shuffled_map" in arms) if v.shuffled_draws > 1 else 0
+    searched = along_curves + (_SEARCH * priced + _SEARCH_OF_DRAW * drawn if v.select == "kl" else 0)
     add(
         "calibrate dose",
         "calibrate",
@@ -192,6 +198,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "target": target.fingerprint,
             "select": v.select,
             "kl_budget": v.kl_budget if v.select == "kl" else None,
+            "random_draws": v.random_draws if v.select == "kl" else None,
             "doses": sorted(v.doses) if v.select == "effect" else None,
             "curve_kl": curve_kl,
         },
@@ -218,7 +225,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             test,
             n_scorings(arms, n_concepts, 1, v.random_draws, v.shuffled_draws),
             share_above,
-            (2 + own_shifts) * generic,
+            (1 + min(CURVE_DRAWS, v.random_draws) * ("random" in arms) + own_shifts) * generic,
         ),
     )
     if v.cross_effects != "none":

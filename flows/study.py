@@ -35,6 +35,11 @@ class ModelFacts(Protocol):
         ...
 
     @property
+    def family(self) -> str:
+        """The configuration's `model_type`."""
+        ...
+
+    @property
     def n_blocks(self) -> int:
         """Number of decoder blocks."""
         ...

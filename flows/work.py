@@ -57,7 +57,7 @@ def refine_concepts(study: Study, side: str) -> Work:
                     "texts": part.hash,
                     "split": "refine",
                     "template": part.template,
-                    "position": spec.refine.read_at(side),
+                    "position": spec.refine.read_at(side, context.models.record(side).family),
                     "chat": "none",
                     "precision": precision,
                 },
@@ -146,7 +146,11 @@ def directions(study: Study, context: StepContext) -> Directions:
 
 def doses_of(context: StepContext) -> dict[str, float]:
     """The dose of each arm that the step "calibrate dose" chose."""
-    return json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])["doses"]
+    return _calibrated(context)["doses"]
+
+
+def _calibrated(context: StepContext) -> dict[str, Any]:
+    return json.loads(context.read("calibrate dose", "calibration.json")["calibration.json"])
 
 
 def _protocol(study: Study, context: StepContext, split: str) -> ItemProtocol:
@@ -182,9 +186,11 @@ def calibrate_dose(study: Study) -> Work:
             select=v.select,
             meter=_meter(study, context) if v.select == "kl" or v.curve_kl else None,
             kl_budget=v.kl_budget,
+            random_draws=v.random_draws,
             tick=context.progress,
         )
-        return {"calibration.json": to_json({"doses": found.doses, "rows": [r.to_json() for r in found.rows]})}
+        rows = [r.to_json() for r in found.rows]
+        return {"calibration.json": to_json({"doses": found.doses, "draw_doses": found.draw_doses, "rows": rows})}
 
     return run
 
@@ -198,7 +204,7 @@ def validate_arms(study: Study) -> Work:
         from flows.judging import items
 
         v = context.spec.validate_
-        doses = doses_of(context)
+        calibrated = _calibrated(context)
         protocol = _protocol(study, context, "test")
         hits: dict[str, Any] = {}
         rows, summary = validate(
@@ -206,7 +212,8 @@ def validate_arms(study: Study) -> Work:
             directions(study, context),
             _meter(study, context),
             arms=v.arms,
-            doses=doses,
+            doses=calibrated["doses"],
+            draw_doses=calibrated["draw_doses"],
             random_draws=v.random_draws,
             seed=context.spec.seed,
             tick=context.progress,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from contrans.concepts.encoders import ENCODERS
 from contrans.errors import SpecError, TextError
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class TokenPosition:
         if kind == "span" and colon and rest.strip():
             return cls("span", words=rest)
         raise SpecError(f"The token position {text!r} is not known; use {FORMS}.")
+
+
+def usual_position(family: str) -> str:
+    """The position that a model is read at where none is named: "mean" of an encoder, "last" of any other.
+
+    Args:
+        family: the configuration's `model_type`.
+    """
+    return "mean" if family in ENCODERS else "last"
 
 
 def overlapping(starts: Sequence[int], ends: Sequence[int], begin: int, stop: int) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from contrans.concepts.chat import as_chat, begins_with_bos
 from contrans.concepts.diagnostics import diagnose
 from contrans.concepts.estimators import ESTIMATORS
 from contrans.concepts.examples import ContrastSet, Example
-from contrans.concepts.positions import TokenPosition, token_spans
+from contrans.concepts.positions import TokenPosition, token_spans, usual_position
 from contrans.concepts.vector import ConceptVector
 from contrans.errors import FitError, StateError
 from contrans.models import Model, ModelRecord
@@ -25,7 +25,7 @@ def refine(
     *,
     blocks: Sequence[int] | None = None,
     estimator: str = "mean_difference",
-    position: str = "last",
+    position: str | None = None,
     chat: str = "none",
     system: str | None = None,
     split: str | None = "refine",
@@ -35,7 +35,8 @@ def refine(
 ) -> ConceptVector:
     """Refines a concept vector: the direction from states without a concept to states with it.
 
-    By default states are read at the last token of each prompt. Source: Dong et al. 2024 (arXiv 2405.13578), §3.1.
+    By default states are read at the last token of each prompt, and at all tokens of an encoder.
+    Source: Dong et al. 2024 (arXiv 2405.13578), §3.1.
 
     Args:
         model: the model to read, which should hold the concept.
@@ -43,7 +44,8 @@ def refine(
         blocks: block numbers; every block if None.
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
         position: the tokens that are read, and averaged where they are several: "last", "last:K" (the final K), "mean",
-            "answer" (the answer of each example) or "span:WORDS" (the last place where these words stand).
+            "answer" (the answer of each example) or "span:WORDS" (the last place where these words stand); "last" if
+            None, and "mean" for an encoder, which spreads what a text says over all its tokens.
         chat: "none" for prompts as they are (a base model), "model" for the tokenizer's own chat template (an
             instruct model), or a key of `contrans.concepts.chat.CHAT_FORMATS`.
         system: the system prompt of the chat.
@@ -63,6 +65,7 @@ def refine(
     """
     part = contrast.split(split) if split else contrast
     examples = (*part.positives, *part.negatives)
+    position = position or usual_position(model.family)
     read_at = TokenPosition.parse(position)
     texts = [_as_read(model, e, chat, system) for e in examples]
     # a chat template writes its own BOS, and the tokenizer would put a second one before it

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from contrans.concepts.contrast import ContrastSet
-from contrans.concepts.positions import TokenPosition, token_spans
+from contrans.concepts.positions import TokenPosition, token_spans, usual_position
 from contrans.errors import FitError, StateError
 from contrans.maps.affine import AffineMap, MapSet
 from contrans.maps.corpora import Corpus, check_circularity
@@ -38,7 +38,7 @@ def fit_map(
     target_blocks: Sequence[int] | None = None,
     estimator: str = "ridge",
     tokens: str = "last",
-    source_position: str = "last",
+    source_position: str | None = None,
     center: str = "kind",
     share: Mapping[str, float] = {},
     per_document: int | None = None,
@@ -63,8 +63,8 @@ def fit_map(
         estimator: a key of `contrans.maps.estimators.MAP_ESTIMATORS`.
         tokens: "last" fits on the last token of each text; "all" on all tokens that end at the same character in both
             models, by the estimators of `MOMENT_ESTIMATORS`, in memory that does not grow with the corpus.
-        source_position: the tokens that the source is read at, as in `contrans.refine`: "mean" for a vector that was
-            refined so, as suits an encoder. The target is read at the last token.
+        source_position: the tokens that the source is read at, as its vectors were refined: "last" if None, and "mean"
+            for an encoder, see `contrans.refine`. The target is read at the last token.
         center: "kind" centres the rows of each kind of text (each template) on a mean of their own, so that the map
             explains what the texts say and not which template they stand in; "all" centres all rows together.
         share: share of the fit's weight that a kind of text gets; the others divide the rest by their rows.
@@ -91,6 +91,7 @@ def fit_map(
         check_circularity(texts.texts, contrast.texts)
     source_blocks = [block_at(SOURCE_DEPTH, source.n_blocks)] if source_blocks is None else source_blocks
     target_blocks = [block_at(TARGET_DEPTH, target.n_blocks)] if target_blocks is None else target_blocks
+    source_position = source_position or ("last" if tokens == "all" else usual_position(source.family))
     facts = {"corpus": texts.name, "texts": texts.hash, "precision": precision, "tokens": tokens}
     if source_position != "last":
         facts["source_position"] = source_position

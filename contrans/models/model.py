@@ -141,6 +141,11 @@ class Model:
         return 0
 
     @property
+    def family(self) -> str:
+        """The configuration's `model_type`."""
+        return str(self.module.config.model_type)
+
+    @property
     def record(self) -> ModelRecord:
         """What is written down about this model; computes the fingerprint on first use."""
         return ModelRecord(
@@ -148,7 +153,7 @@ class Model:
             name=self.name,
             revision=self.revision,
             fingerprint=self.fingerprint,
-            family=str(self.module.config.model_type),
+            family=self.family,
             hidden_size=self.hidden_size,
             n_blocks=self.n_blocks,
             licence=self.licence,

@@ -63,14 +63,13 @@ def wrong_way(effect: str, cases: Sequence[str]) -> Finding | None:
     )
 
 
-def control_does_as_well(low: float, controls: Sequence[tuple[str, float, float]]) -> Finding | None:
-    """Whether a direction that is not the concept's does the same.
+def control_does_as_well(low: float, rivals: Sequence[str]) -> Finding | None:
+    """Says that directions which are not the concept's do the same.
 
     Args:
         low: lower end of the transplant's interval.
-        controls: name, value and upper end of each control.
+        rivals: each control that does, in words, such as "random (0.49 in the mean, p = 0.07)"; none is no finding.
     """
-    rivals = [f"{spoken(name)} ({shown(value)})" for name, value, high in controls if high >= low]
     if not rivals:
         return None
     return Finding(
@@ -83,7 +82,13 @@ def control_does_as_well(low: float, controls: Sequence[tuple[str, float, float]
 
 
 def control_moves(
-    effect: str, control: str, gain: str, *, selectivity: str | None = None, selective: bool = True
+    effect: str,
+    control: str,
+    gain: str,
+    *,
+    alarms: float | None = None,
+    selective: bool = True,
+    selectivity: str | None = None,
 ) -> Finding:
     """Says that a control significantly raises the effect above the unsteered model's, though less than the transplant.
 
@@ -91,19 +96,22 @@ def control_moves(
         effect: the metric.
         control: its arm.
         gain: its gain over the unsteered model, in words with its interval.
-        selectivity: its selectivity likewise, where the protocol has one.
-        selective: whether that is significantly more than the unsteered model's.
+        alarms: the share of its draws, if it has several, that raise it significantly by themselves.
+        selective: whether it raises the selectivity too, as far as the protocol has one.
+        selectivity: its gain of selectivity likewise.
     """
     raised = f"The control {spoken(control)} raises {spoken(effect)} too, by {gain}"
-    if selectivity is None or selective:
+    if alarms is not None:
+        raised += f"; by itself {percent(alarms)} of its draws would pass for significant"
+    if selective:
         return Finding(
             "control_moves", "warning", f"{raised}. So much of the effect is not the concept's own; take it off."
         )
     return Finding(
         "control_moves",
         "note",
-        f"{raised}, and the other wrong labels as much: its selectivity is {selectivity}. It disturbs the model and "
-        f"carries no concept. Read the transplant's selectivity beside its effect.",
+        f"{raised}. It does not raise the selectivity ({selectivity}): it disturbs the model, which then gives all "
+        f"wrong labels more often, and carries no concept. Read the transplant's selectivity beside its effect.",
     )
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from contrans.validation.arms import Directions
 from contrans.validation.dosing import Scorer, Tick
 from contrans.validation.fluency import FluencyMeter
+from contrans.validation.items import CURVE_DRAWS
 from contrans.validation.protocol import ItemProtocol, graded_metric
 from contrans.validation.rows import (
     ConceptHits,
     Row,
     accuracy_of,
+    false_alarms,
     gain_recovered,
     gain_rows,
     mcnemar_rows,
@@ -38,6 +40,7 @@ def validate(
     *,
     arms: Sequence[str],
     doses: Mapping[str, float],
+    draw_doses: Mapping[str, Sequence[float]] = {},
     random_draws: int = 20,
     seed: int = 0,
     tick: Tick = lambda _: None,
@@ -51,6 +54,7 @@ def validate(
         meter: what a shift costs on generic text.
         arms: arms to measure.
         doses: the dose of each arm.
+        draw_doses: the dose of each draw of an arm, where they differ, see `contrans.validation.dosing.calibrate`.
         random_draws: random directions; from 99 on they give a p-value too, as from 20 on shuffled maps do.
         seed: of the bootstraps.
         tick: called with tokens done.
@@ -71,17 +75,21 @@ def validate(
     for arm in ["unsteered", *directions.steered(arms)]:
         dose = None if arm == "unsteered" else doses[arm]
         n_draws = random_draws if arm == "random" else directions.n_draws(arm)
-        draws = score.hits_of_draws(arm, dose, range(n_draws))
+        each = draw_doses.get(arm, [] if dose is None else [dose] * n_draws)[:n_draws]
+        draws = score.hits_of_draws(arm, each or None, range(n_draws))
         hits[arm] = merged(draws)
         if len(draws) > 1:
             by_draw[arm] = [merged([d]) for d in draws]
-        rows += rows_of(protocol, hits[arm], "test", arm, dose, seed=seed, bootstrap=True)
+        drawn = by_draw.get(arm, ())
+        rows += rows_of(protocol, hits[arm], "test", arm, dose, draws=drawn, seed=seed, bootstrap=True)
         if dose is None:
             continue
-        rows += gain_rows(protocol, hits, arm, dose, seed=seed)
+        rows += gain_rows(protocol, hits, arm, dose, draws=drawn, seed=seed)
+        if drawn:
+            rows.append(false_alarms(protocol, hits, arm, dose, drawn, seed=seed))
         if arm != "random" and arm not in by_draw:
             rows += mcnemar_rows(protocol, hits, arm, dose)
-        rows += _costs(protocol.name, meter, directions, arm, dose, seed, tick)
+        rows += _costs(protocol.name, meter, directions, arm, dose, each, seed, tick)
     if "prompt" in arms:
         rows += _asked_in_words(protocol, hits, concepts, seed, tick)
     keep(hits)
@@ -165,20 +173,32 @@ def _per_kl(rows: Sequence[Row], protocol: ItemProtocol, hits: Mapping[str, Conc
 
 
 def _costs(
-    protocol: str, meter: FluencyMeter, directions: Directions, arm: str, dose: float, seed: int, tick: Tick
+    protocol: str,
+    meter: FluencyMeter,
+    directions: Directions,
+    arm: str,
+    dose: float,
+    each: Sequence[float],
+    seed: int,
+    tick: Tick,
 ) -> list[Row]:
+    """What an arm costs, by concept and in the mean; of many draws each concept takes another one."""
+    if arm == "random":
+        of = [("all", draw) for draw in range(min(CURVE_DRAWS, len(each)))]
+    else:
+        of = [(concept, i % len(each)) for i, concept in enumerate(directions.concepts)]
     rows = []
-    for concept in ["all"] if arm == "random" else directions.concepts:
-        cost = meter.measure(directions.shift(arm, concept, dose), seed=seed)
+    for concept, draw in of:
+        cost = meter.measure(directions.shift(arm, concept, each[draw], draw), seed=seed)
         tick(cost.n_tokens)
         n = cost.n_tokens
         rows += [
             Row(concept, protocol, "generic", arm, "kl", dose, cost.kl, cost.kl_low, cost.kl_high, n),
             Row(concept, protocol, "generic", arm, "perplexity_ratio", dose, cost.perplexity_ratio, None, None, n),
         ]
-    if arm != "random":
-        for metric in ("kl", "perplexity_ratio"):
-            values = [r.value for r in rows if r.metric == metric]
-            n = sum(r.n for r in rows if r.metric == metric)
-            rows.append(Row("all", protocol, "generic", arm, metric, dose, float(np.mean(values)), None, None, n))
-    return rows
+    means = []
+    for metric in ("kl", "perplexity_ratio"):
+        values = [r.value for r in rows if r.metric == metric]
+        n = sum(r.n for r in rows if r.metric == metric)
+        means.append(Row("all", protocol, "generic", arm, metric, dose, float(np.mean(values)), None, None, n))
+    return means if arm == "random" else [*rows, *means]

@@ -18,6 +18,7 @@ from contrans.validation.scorer import Scorer, Tick
 from contrans.validation.statistics import sufficient_dose
 
 SELECT = ("effect", "kl")
+_STEPS_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Calibration:
     """What dev says about doses.
 
     Attributes:
-        doses: the dose of each arm.
+        doses: the dose of each arm; the median over draws where each has its own.
+        draw_doses: of controls of many draws, the dose at which each of them meets the KL budget.
         rows: the curves: effect and, where it was measured, KL at every dose.
     """
 
     doses: dict[str, float]
+    draw_doses: dict[str, list[float]]
     rows: list[Row]
 
 
@@ -42,6 +45,7 @@ def calibrate(
     select: str = "effect",
     meter: FluencyMeter | None = None,
     kl_budget: float = 0.1,
+    random_draws: int = 20,
     tick: Tick = lambda _: None,
 ) -> Calibration:
     """Measures every arm's dose curve on dev and chooses the dose that it will be tested at.
@@ -49,7 +53,8 @@ def calibrate(
     A dose is one for all concepts of an arm. By "effect" it is the smallest of the candidates that has 95 % of the gain
     of the arm's best one, and controls (random, shuffled_map, wrong_concept, opposite) take the transplanted arm's, so
     equal lengths. By "kl" it is the dose at which an arm costs `kl_budget` on generic text, mean over concepts, found
-    for every arm by the same search, so equal prices; the curve is measured around it.
+    for every arm by the same search, so equal prices; the curve is measured around it. Each draw of a control that is
+    drawn many times is an arm of its own there, with a dose of its own.
 
     Args:
         protocol: the dev items.
@@ -59,6 +64,7 @@ def calibrate(
         select: "effect" or "kl".
         meter: what shifts cost; needed for "kl", and adds KL to the curves of "effect".
         kl_budget: nats per token.
+        random_draws: random directions that will be tested.
         tick: called with tokens done.
 
     Raises:
@@ -71,9 +77,15 @@ def calibrate(
     score = Scorer(protocol, directions, tick)
     steered = directions.steered(arms)
     chosen: dict[str, float] = {}
+    of_draws: dict[str, list[float]] = {}
     if select == "kl" and meter is not None:
         for arm in directions.searched(arms, select=select):
             found = dose_at_kl(lambda d, a=arm: mean_kl(meter, directions, a, d, tick), kl_budget)
+            n_draws = random_draws if arm == "random" else directions.n_draws(arm)
+            if n_draws > 1:
+                each = draws_at_kl(meter, directions, arm, n_draws, kl_budget, start=found, tick=tick)
+                of_draws[arm] = [float(f"{dose:.4g}") for dose in each]
+                found = float(np.median(each))
             chosen[arm] = float(f"{found:.4g}")
         chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
     curve: dict[str, dict[float, float]] = {}
@@ -101,7 +113,7 @@ def calibrate(
         for arm in directions.searched(arms, select=select):
             chosen[arm] = sufficient_dose(list(curve[arm]), list(curve[arm].values()), base)
         chosen |= {arm: chosen["transplanted"] for arm in steered if arm not in chosen}
-    return Calibration(chosen, rows)
+    return Calibration(chosen, of_draws, rows)
 
 
 class EffectAtKL(NamedTuple):
@@ -172,6 +184,64 @@ def mean_kl(meter: FluencyMeter, directions: Directions, arm: str, dose: float, 
     for _ in costs:
         tick(meter.n_tokens)
     return float(np.mean(costs))
+
+
+def draws_at_kl(
+    meter: FluencyMeter,
+    directions: Directions,
+    arm: str,
+    n_draws: int,
+    budget: float,
+    *,
+    start: float,
+    tolerance: float = 0.05,
+    tick: Tick = lambda _: None,
+) -> list[float]:
+    """The dose of each of an arm's draws at which it costs the budget, mean over concepts.
+
+    All draws are measured together, and each is moved on by the square root of what its KL is off by; what is not there
+    after three such steps is searched for alone, see `dose_at_kl`.
+
+    Args:
+        meter: what shifts cost.
+        directions: directions of the arm.
+        arm: the arm.
+        n_draws: its draws, counted from 0.
+        budget: nats per token.
+        start: a dose that is near for most of them.
+        tolerance: relative error of KL that is good enough.
+        tick: called with tokens done.
+
+    Raises:
+        FitError: no dose of a draw costs that much.
+    """
+    concepts = directions.concepts[:1] if arm == "random" else directions.concepts
+    doses = np.full(n_draws, start)
+
+    def price(draws: Sequence[int], at: Sequence[float]) -> np.ndarray:
+        costs = meter.kl_many(
+            [directions.shift(arm, c, d, i) for i, d in zip(draws, at, strict=True) for c in concepts]
+        )
+        for _ in costs:
+            tick(meter.n_tokens)
+        return np.reshape(costs, (len(draws), len(concepts))).mean(1)
+
+    away = np.arange(n_draws)
+    for _ in range(_STEPS_TOGETHER):
+        kl = price(away.tolist(), doses[away].tolist())
+        off = ~(np.abs(kl - budget) <= tolerance * budget)  # also what is not a number
+        away, kl = away[off], kl[off]
+        if not len(away):
+            break
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.sqrt(budget / kl)
+        doses[away] *= np.clip(np.nan_to_num(factor, nan=0.125, posinf=8.0), 0.125, 8.0)
+    else:
+        for i in away.tolist():
+            doses[i] = dose_at_kl(
+                lambda d, i=i: price([i], [d]).item(), budget, start=float(doses[i]), tolerance=tolerance
+            )
+    return doses.tolist()
 
 
 def dose_at_kl(

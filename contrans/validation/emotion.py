@@ -22,6 +22,7 @@ from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
 from contrans.validation.protocol import Hits
+from contrans.validation.rows import SELECTIVITY
 from contrans.validation.vocabulary import total_and_best
 
 REQUEST = "For the next scenario, answer {label}.\n\n"
@@ -133,8 +134,10 @@ class EmotionProtocol:
         self._asked = self._prepared("")
         self.n_tokens = self._asked.n_tokens
         self.label_bias = np.zeros(len(self.labels))
+        self._unsteered: Scores | None = None
         if len(self.labels) == 2:
-            self.label_bias = self.score(None).label_logprob.mean(0)
+            self._unsteered = self.score(None)
+            self.label_bias = self._unsteered.label_logprob.mean(0)
 
     def _prepared(self, request: str) -> "_Asked":
         whole = encode(self._model, [self._prefix_text + request + e.prompt for e in self.items]).ids
@@ -180,7 +183,11 @@ class EmotionProtocol:
 
     def score_many(self, shifts: Sequence[torch.Tensor | None]) -> list[Scores]:
         """The same under each of many shifts, several of which go through the model at once."""
-        return self._scores(self._asked, shifts)
+        if self._unsteered is None or all(s is not None for s in shifts):
+            return self._scores(self._asked, shifts)
+        steered = [s for s in shifts if s is not None]
+        found = iter(self._scores(self._asked, steered) if steered else [])
+        return [self._unsteered if s is None else next(found) for s in shifts]
 
     def prompted(self, concept: str) -> Scores:
         """What the unsteered model answers if it is asked in words, right before the scenario, to name a concept."""
@@ -225,11 +232,10 @@ class EmotionProtocol:
         `uncalibrated_accuracy` is the share for a pair of labels without `label_bias`.
         `label_probability` is what the model gives to the concept's label among the family's. It tells two shifts apart
         where no answer has changed yet, or all have, and so serves to choose among them and to rank them.
-        `selectivity`, for three labels or more, is the share of the others' scenarios whose likeliest label is the
-        concept's, less the mean share of each other label that is wrong for them. A shift that only disturbs the model
-        takes answers from the right label and spreads them over all wrong ones, the concept's among them: that raises
-        the accuracy and leaves this where it is. Of answers that do not depend on the concept the mean over concepts
-        is 0, as long as they have equally many scenarios.
+        `selectivity` is the share of the others' scenarios that get the concept's label, less the mean share of its own
+        that each other label gets. A shift that only disturbs the model takes answers from the right labels and gives
+        them to all wrong ones alike: that raises the accuracy and leaves this where it is. Of answers that do not
+        depend on the concept the mean over concepts is about 0, whatever they are.
 
         Raises:
             TextError: the concept is none of the family's.
@@ -239,6 +245,7 @@ class EmotionProtocol:
         label = self.concepts.index(concept)
         negative = self.truth != label
         raw, scores = scores, Scores(scores.label_logprob - self.label_bias, scores.greedy_label)
+        n_others = len(self.labels) - 1
         logit = scores.logit_hits(label).astype(float)
         found = {
             "logit_accuracy": (logit, negative),
@@ -246,11 +253,10 @@ class EmotionProtocol:
             "logit_accuracy_positives": (logit, ~negative),
             "label_probability": (scores.probability(label), negative),
         }
-        n_others = len(self.labels) - 2
-        if n_others > 0:
-            right = scores.label_logprob.argmax(1) == self.truth
-            found["selectivity"] = (logit - (1 - logit - right) / n_others, negative)
-        else:
+        # a mean over all scenarios, in which those of either side weigh as much as they would by themselves
+        towards, away = logit / negative.mean(), (1 - logit) / n_others / (~negative).mean()
+        found[SELECTIVITY] = (np.where(negative, towards, -away), np.ones(self.n_items, dtype=bool))
+        if n_others == 1:
             found["uncalibrated_accuracy"] = (raw.logit_hits(label).astype(float), negative)
         return found
 

@@ -4,7 +4,6 @@ The functions that judge single numbers stand in `contrans.validation.signatures
 """
 
 from collections.abc import Iterator, Mapping
-from math import inf
 from typing import Any
 
 from contrans.validation.claims import (
@@ -131,10 +130,10 @@ def _of_the_effect(table: RowTable) -> Iterator[Finding | None]:
         moved = table.find(concept, "transplanted", table.effect)
         controls = [row for arm in CONTROLS if (row := table.find(concept, arm, table.effect))]
         if moved is not None:
-            ends = [(r["arm"], r["value"], _control_end(table, concept, r)) for r in controls]
-            yield control_does_as_well(_low(moved), ends)
-            for row, (_, _, end) in zip(controls, ends, strict=True):
-                if end < _low(moved):
+            rivals = [(row["arm"], said) for row in controls if (said := _rivals(table, concept, moved, row))]
+            yield control_does_as_well(_low(moved), [f"{spoken(arm)} ({said})" for arm, said in rivals])
+            for row in controls:
+                if row["arm"] not in dict(rivals):
                     yield _what_a_control_moves(table, concept, row["arm"])
 
 
@@ -142,23 +141,27 @@ def _what_a_control_moves(table: RowTable, concept: str, arm: str) -> Finding | 
     gain = table.find(concept, arm, "gain")
     if gain is None or gain["low"] is None or gain["low"] <= 0:
         return None
-    here, there = (table.find(concept, a, "selectivity") for a in (arm, "unsteered"))
-    if here is None or there is None:
-        return control_moves(table.effect, arm, _words(gain))
-    selective = _low(here) > _high(there)
-    return control_moves(table.effect, arm, _words(gain), selectivity=_words(here), selective=selective)
+    alarms, selective = (table.find(concept, arm, metric) for metric in ("false_alarms", "selectivity_gain"))
+    share = alarms["value"] if alarms else None
+    if selective is None:
+        return control_moves(table.effect, arm, _words(gain), alarms=share)
+    moved = {"selective": _low(selective) > 0, "selectivity": _words(selective)}
+    return control_moves(table.effect, arm, _words(gain), alarms=share, **moved)
 
 
 def _words(row: Mapping[str, Any]) -> str:
     return shown(row["value"], row["low"], row["high"])
 
 
-def _control_end(table: RowTable, concept: str, row: Mapping[str, Any]) -> float:
-    """Where a control ends: of one drawn many times the p-value tells it, which knows their spread, if there is one."""
+def _rivals(table: RowTable, concept: str, moved: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a control does, in words, if that is as much as the transplant; else nothing.
+
+    Of one drawn many times the p-value tells it, which knows the draws' spread, if there is one.
+    """
     by_p = compare(table, "transplanted", concept, against=row["arm"]) if row["arm"] in DRAWN else None
     if by_p is None or by_p.p is None:
-        return _high(row)
-    return -inf if by_p.higher else inf
+        return shown(row["value"]) if _high(row) >= _low(moved) else ""
+    return "" if by_p.higher else f"{shown(row['value'])} in the mean, {p_value(by_p.p)}"
 
 
 def _side_effects(table: RowTable) -> Iterator[Finding | None]:

@@ -6,10 +6,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from contrans.validation.protocol import Hits, ItemProtocol
+from contrans.validation.resampling import cluster_bootstrap, crossed_bootstrap
+from contrans.validation.row_table import MEAN
 from contrans.validation.statistics import bca_bootstrap, holm, mcnemar, wilson
 
 ConceptHits = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 """Per metric and concept: how right each item is (a share of draws), and which items count."""
+SELECTIVITY = "selectivity"
+"""The metric that tells a concept from a disturbance, see `contrans.validation.emotion.EmotionProtocol.hits`."""
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
@@ -22,7 +26,8 @@ class Row:
         protocol: such as "emotion".
         split: "dev", "test", or "generic" for text that has nothing to do with the concept.
         arm: one of `contrans.validation.arms.ARMS`.
-        metric: "logit_accuracy", "kl", "gain" (over the unsteered arm), "gain_recovered", "mcnemar_p", …
+        metric: "logit_accuracy", "kl", "gain" and "selectivity_gain" (over the unsteered arm), "gain_recovered",
+            "mcnemar_p", …
         dose: size of the shift in residual norms; None where nothing is shifted.
         value: the measured value.
         low: lower end of its 95 % interval, if it has one.
@@ -61,9 +66,12 @@ def merged(draws: Sequence[Mapping[str, Hits]]) -> ConceptHits:
 
 
 def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of hits over the items that count, for each row of weights [draws, items]."""
+    """Weighted mean of hits over the items that count, for each row of weights [resamples, items].
+
+    Of hits [items] one value a row, of hits [draws, items] one a row and draw.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (weights @ (hit * counts)) / (weights @ counts.astype(float))
+        return ((hit * counts) @ weights.T / (weights @ counts.astype(float))).T
 
 
 def mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
@@ -83,13 +91,14 @@ def rows_of(
     arm: str,
     dose: float | None,
     *,
+    draws: Sequence[ConceptHits] = (),
     seed: int = 0,
     bootstrap: bool = False,
 ) -> list[Row]:
     """Rows of an arm per concept and over all of them.
 
-    Shares of single items get Wilson's interval; values that are no shares, and averages over draws and concepts, a BCa
-    bootstrap over items where `bootstrap` asks for it.
+    Shares of single items get Wilson's interval; values that are no shares, and averages over draws and concepts, a
+    bootstrap where `bootstrap` asks for it: BCa over items, and over the draws too where there are several.
 
     Args:
         protocol: whose items were scored.
@@ -97,29 +106,26 @@ def rows_of(
         split: which items these are.
         arm: what was added.
         dose: how much of it.
+        draws: the same for each draw, where there are several.
         seed: of the bootstrap.
         bootstrap: whether means get an interval.
     """
     rows = []
     for metric, by_concept in hits.items():
-        for concept, (hit, counts) in by_concept.items():
-            n = int(counts.sum())
+        for concept in [*by_concept, MEAN]:
+            chosen = list(by_concept) if concept == MEAN else [concept]
+            n = int(sum(by_concept[c][1].sum() for c in chosen))
             if n == 0:
                 continue
-            value = _share(hit, counts, once(len(hit))).item()
+            value = mean_share([by_concept[c] for c in chosen], once(protocol.n_items)).item()
             low = high = None
-            if _binary(hit):
+            if concept != MEAN and _binary(by_concept[concept][0]):
                 share = wilson(round(value * n), n)
                 low, high = share.low, share.high
             elif bootstrap:
-                low, high = _interval(lambda w, h=hit, c=counts: _share(h, c, w), protocol.n_items, seed, draws=500)
+                resamples = 2000 if concept == MEAN else 500
+                low, high = _ends(protocol, hits, draws, metric, chosen, seed, resamples=resamples)
             rows.append(Row(concept, protocol.name, split, arm, metric, dose, value, low, high, n))
-        value = mean_share(by_concept.values(), once(protocol.n_items)).item()
-        low = high = None
-        if bootstrap:
-            low, high = _interval(lambda w, b=by_concept: mean_share(b.values(), w), protocol.n_items, seed)
-        n = int(sum(c.sum() for _, c in by_concept.values()))
-        rows.append(Row("all", protocol.name, split, arm, metric, dose, value, low, high, n))
     return rows
 
 
@@ -132,23 +138,88 @@ def _interval(statistic: Statistic, n_items: int, seed: int, *, draws: int = 200
     return low, high
 
 
+def _ends(
+    protocol: ItemProtocol,
+    hits: ConceptHits,
+    draws: Sequence[ConceptHits],
+    metric: str,
+    concepts: Sequence[str],
+    seed: int,
+    *,
+    before: ConceptHits | None = None,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Ends of the interval of a mean over concepts, or of what it has more than another arm on the same items."""
+
+    def less(weights: np.ndarray) -> np.ndarray | float:
+        return 0.0 if before is None else mean_share([before[metric][c] for c in concepts], weights)
+
+    if len(draws) < 2:
+        of = [hits[metric][c] for c in concepts]
+        return _interval(lambda w: mean_share(of, w) - less(w), protocol.n_items, seed, draws=resamples)
+    # [draws, items] of each concept; which items count is the same for all draws
+    stacked = [(np.stack([d[metric][c][0] for d in draws]), hits[metric][c][1]) for c in concepts]
+
+    def crossed(weights: np.ndarray, of_draws: np.ndarray) -> np.ndarray:
+        by_draw = np.mean([_share(of_items, counts, weights) for of_items, counts in stacked], axis=0)
+        return (by_draw * of_draws).mean(1) - less(weights)
+
+    return crossed_bootstrap(crossed, protocol.n_items, len(draws), seed=seed, draws=resamples)
+
+
 def gain_rows(
-    protocol: ItemProtocol, hits: Mapping[str, ConceptHits], arm: str, dose: float | None, *, seed: int = 0
+    protocol: ItemProtocol,
+    hits: Mapping[str, ConceptHits],
+    arm: str,
+    dose: float | None,
+    *,
+    draws: Sequence[ConceptHits] = (),
+    seed: int = 0,
 ) -> list[Row]:
-    """How much more of the effect an arm has than the unsteered model on the same items, with paired BCa intervals."""
-    after, before = hits[arm][protocol.effect], hits["unsteered"][protocol.effect]
+    """How much more an arm has than the unsteered model on the same items, with paired intervals as `rows_of` has them.
+
+    Of the effect it is the metric "gain", of `SELECTIVITY`, where the protocol has it, "selectivity_gain".
+    """
     rows = []
-    for concept in ["all", *after]:
-        chosen = list(after) if concept == "all" else [concept]
-
-        def gain(weights: np.ndarray, chosen: Sequence[str] = chosen) -> np.ndarray:
-            return mean_share([after[c] for c in chosen], weights) - mean_share([before[c] for c in chosen], weights)
-
-        low, high = _interval(gain, protocol.n_items, seed)
-        n = int(sum(after[c][1].sum() for c in chosen))
-        value = gain(once(protocol.n_items)).item()
-        rows.append(Row(concept, protocol.name, "test", arm, "gain", dose, value, low, high, n))
+    for name, metric in (("gain", protocol.effect), ("selectivity_gain", SELECTIVITY)):
+        after, before = hits[arm].get(metric, {}), hits["unsteered"].get(metric, {})
+        for concept in [MEAN, *after] if after else []:
+            chosen = list(after) if concept == MEAN else [concept]
+            low, high = _ends(protocol, hits[arm], draws, metric, chosen, seed, before=hits["unsteered"])
+            n = int(sum(after[c][1].sum() for c in chosen))
+            w = once(protocol.n_items)
+            value = (mean_share([after[c] for c in chosen], w) - mean_share([before[c] for c in chosen], w)).item()
+            rows.append(Row(concept, protocol.name, "test", arm, name, dose, value, low, high, n))
     return rows
+
+
+def false_alarms(
+    protocol: ItemProtocol,
+    hits: Mapping[str, ConceptHits],
+    arm: str,
+    dose: float | None,
+    draws: Sequence[ConceptHits],
+    *,
+    seed: int = 0,
+) -> Row:
+    """The share of a control's draws that by themselves are significantly above the unsteered model in the mean effect.
+
+    By a paired 95 % interval over items, as an arm of a single direction is judged: .025 of the draws are, if none has
+    an effect, and more wherever any shift moves answers. The row's interval is Wilson's, over draws.
+    """
+    before = hits["unsteered"][protocol.effect].values()
+
+    def raises(draw: ConceptHits) -> bool:
+        after = draw[protocol.effect].values()
+
+        def gain(weights: np.ndarray) -> np.ndarray:
+            return mean_share(after, weights) - mean_share(before, weights)
+
+        return cluster_bootstrap(gain, protocol.n_items, draws=1000, seed=seed)[0] > 0
+
+    share = wilson(sum(map(raises, draws)), len(draws))
+    ends = (share.value, share.low, share.high)
+    return Row(MEAN, protocol.name, "test", arm, "false_alarms", dose, *ends, len(draws))
 
 
 def mcnemar_rows(protocol: ItemProtocol, hits: Mapping[str, ConceptHits], arm: str, dose: float | None) -> list[Row]:

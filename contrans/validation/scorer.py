@@ -30,12 +30,18 @@ class Scorer:
         """How right every item is, by concept."""
         return self.hits_of_draws(arm, dose, [draw])[0]
 
-    def hits_of_draws(self, arm: str, dose: float | None, draws: Sequence[int]) -> list[dict[str, Hits]]:
-        """The same for each of many draws; all that was not scored before goes through the model together."""
+    def hits_of_draws(
+        self, arm: str, dose: float | Sequence[float] | None, draws: Sequence[int]
+    ) -> list[dict[str, Hits]]:
+        """The same for each of many draws, at one dose or each at its own.
+
+        All that was not scored before goes through the model together.
+        """
         concepts = self._directions.concepts
-        wanted = {self._key(arm, c, dose, d): (arm, c, dose, d) for d in draws for c in concepts}
+        each = list(zip(draws, dose if isinstance(dose, Sequence) else [dose] * len(draws), strict=True))
+        wanted = {self._key(arm, c, at, d): (arm, c, at, d) for d, at in each for c in concepts}
         self._score({key: self._shift(*of) for key, of in wanted.items() if key not in self._seen})
-        return [{c: self._protocol.hits(self(arm, c, dose, d), c) for c in concepts} for d in draws]
+        return [{c: self._protocol.hits(self(arm, c, at, d), c) for c in concepts} for d, at in each]
 
     def _key(self, arm: str, concept: str, dose: float | None, draw: int) -> tuple[object, ...]:
         if dose is None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from contrans.concepts.positions import usual_position
 from flows.spec.fields import Count, Depth, Part, Positive, Text, distinct, token_position
 
 Kind = Literal["wrapped", "spread", "truncated", "plain"]
@@ -34,8 +35,8 @@ class Refine(Part):
     Attributes:
         estimator: a key of `contrans.concepts.estimators.ESTIMATORS`.
         position: the token that states are read at: "last", "last:K", "mean" (of all tokens), "answer" or "span:TEXT".
-        source_position: the same for the source alone, such as "mean" for an encoder; `position` if null. A model that
-            is read at "mean" reads the corpus so too.
+        source_position: the same for the source alone; `position` if null, but of an encoder "mean" for "last". A model
+            that is read at "mean" reads the corpus so too.
         pairs: texts of each side at most, the first by their hashes; null for all.
     """
 
@@ -44,9 +45,12 @@ class Refine(Part):
     source_position: Annotated[str, AfterValidator(token_position)] | None = None
     pairs: Annotated[int, Field(ge=2)] | None = None
 
-    def read_at(self, side: str) -> str:
-        """The token position of "source" or "target"."""
-        return self.source_position or self.position if side == "source" else self.position
+    def read_at(self, side: str, family: str) -> str:
+        """The token position of "source" or "target", a model of some family (`model_type`)."""
+        named = self.source_position if side == "source" else None
+        if named is None and side == "source" and self.position == "last":
+            return usual_position(family)
+        return named or self.position
 
 
 class CorpusRows(Part):

@@ -58,6 +58,7 @@ class Facts:
     name: str
     fingerprint: str
     n_blocks: int = 4
+    family: str = "llama"
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ class Facts:
     name: str
     fingerprint: str
     n_blocks: int = 4
+    family: str = "llama"
 
 
 def keys(spec: Path, *settings: str) -> dict[str, str]:
@@ -58,7 +59,24 @@ def test_a_source_that_is_read_elsewhere_leaves_the_targets_states_alone(folder:
     before, after = (keys(folder / "tiny.yaml", f"refine.source_position={at}") for at in ("null", "mean"))
     found = {name for name in before if before[name] != after[name]}
     assert {"capture concepts · source", "capture corpus · source", "refine · source", "validate"} <= found
-    assert not found & {"capture concepts · target", "capture corpus · target"}
+    assert not found & {"capture concepts · target", "capture corpus · target", "refine · target"}
+
+
+def test_an_encoder_is_read_at_all_tokens_where_no_others_are_named(folder: Path) -> None:
+    def capturing(*settings: str, family: str = "bert") -> tuple[str, str]:
+        models = Facts("source", "s", family=family), Facts("target", "t")
+        steps = build_steps(load_spec(folder / "tiny.yaml", settings), *models)
+        concepts, corpus = (
+            next(s.key for s in steps if s.name == f"capture {w} · source") for w in ("concepts", "corpus")
+        )
+        return concepts, corpus
+
+    mean, last = (capturing(f"refine.source_position={at}", family="llama") for at in ("mean", "last"))
+    assert mean != last
+    assert capturing() == mean
+    assert capturing(family="llama") == capturing("refine.source_position=last") == last
+    # a position that was asked for holds for both models
+    assert capturing("refine.position=last:2") == capturing("refine.position=last:2", family="llama")
 
 
 def test_another_label_is_judged_anew(folder: Path) -> None:

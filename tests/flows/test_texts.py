@@ -26,6 +26,7 @@ class Facts:
     name: str
     fingerprint: str
     n_blocks: int = 4
+    family: str = "llama"
 
 
 @pytest.fixture

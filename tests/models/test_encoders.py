@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import processors
-from transformers import AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from contrans.concepts import ContrastSet, refine
+from contrans.concepts import ContrastSet, encoders, refine
 from contrans.errors import ModelError, TextError
 from contrans.models import Model, load_model
+from contrans.models.loading import auto_class
 from contrans.states import capture
 from contrans.states.encode import encode
 from tests.tiny import VOCAB_SIZE, tiny_config, tiny_tokenizer
@@ -94,6 +96,15 @@ def test_blocks_of_shared_weights_are_told_apart_by_their_turn() -> None:
     assert not any(block._forward_hooks for block in model.blocks)
 
 
+def test_the_families_that_read_both_ways_are_those_that_load_as_encoders() -> None:
+    families = set()
+    for family in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        config = CONFIG_MAPPING[family]()
+        if auto_class(config) is AutoModel:
+            families.add(family)
+    assert families == encoders.ENCODERS
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("architecture", ENCODERS)
 def test_folders_load_as_encoders(architecture: str, masked: bool, tmp_path: Path) -> None:
@@ -116,9 +127,13 @@ def test_concepts_are_refined_at_the_texts_own_tokens(architecture: str) -> None
     model = Model.wrap(encoder(architecture), encoder_tokenizer())
     pairs = [(f"the cat {i} sat", f"one stone {i} sat") for i in range(4)]
     contrast = ContrastSet.from_pairs("c", pairs)
-    last = refine(model, contrast, split=None, blocks=[2])
+    last = refine(model, contrast, split=None, blocks=[2], position="last")
     gaps = [plain_states(model, p)[2][-2] - plain_states(model, n)[2][-2] for p, n in pairs]
     torch.testing.assert_close(last.directions[2], torch.stack(gaps).mean(0), rtol=1e-3, atol=1e-4)
+    usual = refine(model, contrast, split=None, blocks=[2])
+    gaps = [plain_states(model, p)[2][1:-1].mean(0) - plain_states(model, n)[2][1:-1].mean(0) for p, n in pairs]
+    torch.testing.assert_close(usual.directions[2], torch.stack(gaps).mean(0), rtol=1e-3, atol=1e-4)
+    assert usual.provenance["position"] == "mean"
     words = refine(model, contrast, split=None, blocks=[2], position="span:sat")
     assert bool(torch.isfinite(words.directions[2]).all())
 

@@ -1,0 +1,140 @@
+"""Which label a model names: the scores, the items, and what is made of the answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from contrans.concepts import contrast_sets
+from contrans.errors import TextError
+from contrans.transplants import Transplant
+from contrans.validation.comparison import validate
+from contrans.validation.emotion import Scores
+from contrans.validation.fluency import FluencyMeter
+from contrans.validation.items import few_shot_prefix, sides
+from tests.validation.moods import BLOCK, planted, protocol
+
+
+def test_scores_equal_full_forwards_of_whole_words(model, family):
+    """Labels here are many byte pairs long: the log-probability is that of the whole word."""
+    p = protocol(model, family, per_label=1)
+    shift = torch.randn(model.hidden_size, generator=torch.Generator().manual_seed(0))
+    scores = p.score(shift)
+    prefix = few_shot_prefix(family)
+    for i in (0, 2):
+        for j, label in enumerate(p.labels):
+            stem = model.tokenizer(prefix + p.items[i].prompt)["input_ids"]
+            ids = model.tokenizer(f"{prefix}{p.items[i].prompt} {label}")["input_ids"]
+            with torch.inference_mode(), Transplant(model, {BLOCK: shift}):
+                logp = model.module(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+            expected = sum(float(logp[k - 1, ids[k]]) for k in range(len(stem), len(ids)))
+            assert scores.label_logprob[i, j] == pytest.approx(expected, abs=2e-3)
+
+
+def test_items_are_disjoint_from_the_few_shots_and_between_splits(model, family):
+    test, dev = protocol(model, family, per_label=None), protocol(model, family, "dev", None)
+    shots = few_shot_prefix(family)
+    texts = {e.text for e in test.items}
+    assert not texts & {e.text for e in dev.items}
+    assert not any(f"{t}\n" in shots for t in texts)
+    assert len(test.items) == sum(len(c.split("test").positives) for c in family)
+    # every shot carries its own label
+    for c in family:
+        assert any(f"{e.prompt} {c.label}\n" in shots for e in c.split("refine").positives)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_selectivity_is_what_a_label_gains_less_what_it_loses(model, family, n_labels):
+    """The share of the others' scenarios that get the label, less the mean share of its own that each other gets."""
+    p = protocol(model, family[:n_labels], per_label=None)
+    named = np.random.default_rng(0).integers(0, n_labels, p.n_items)
+    p.label_bias = np.zeros(n_labels)
+    scores = Scores(np.eye(n_labels)[named], named)
+    for label, concept in enumerate(p.concepts):
+        value, counts = p.hits(scores, concept)["selectivity"]
+        own = p.truth == label
+        lost = [(named[own] == k).mean() for k in range(n_labels) if k != label]
+        assert counts.all()
+        assert value.mean() == pytest.approx((named[~own] == label).mean() - np.mean(lost))
+
+
+def test_a_disturbed_model_has_accuracy_and_no_selectivity(model, family):
+    """Right answers first; then half of each label's scenarios get the others, as many each."""
+    pair = family[:2]
+    p = protocol(model, pair, per_label=4)
+    p.label_bias = np.zeros(2)
+    disturbed = np.where(np.arange(p.n_items) % 2, p.truth, 1 - p.truth)
+    told = {
+        name: p.hits(Scores(np.eye(2)[to], to), p.concepts[0]) for name, to in [("right", p.truth), ("half", disturbed)]
+    }
+    share = {(name, m): h[m][0][h[m][1]].mean() for name, h in told.items() for m in ("logit_accuracy", "selectivity")}
+    assert (share["right", "logit_accuracy"], share["half", "logit_accuracy"]) == (0, 0.5)
+    assert share["right", "selectivity"] == share["half", "selectivity"] == pytest.approx(0)
+
+
+def test_the_unsteered_answers_that_a_pair_is_read_from_are_not_asked_for_again(model, family, monkeypatch):
+    p = protocol(model, family[:2])
+    expected, shift = p.score(None), torch.ones(model.hidden_size)
+    asked = []
+    monkeypatch.setattr(
+        p, "_scores", lambda _rows, shifts: asked.append(len(shifts)) or [Scores(*[np.zeros(1)] * 2)] * len(shifts)
+    )
+    first, second, third = p.score_many([None, shift, None])
+    assert (first, third) == (expected, expected)
+    assert second is not expected
+    assert asked == [1]
+
+
+def test_a_pair_is_read_from_what_the_unsteered_model_gives_to_either_label(model, family):
+    pair = family[:2]
+    p = protocol(model, pair, per_label=5)
+    unsteered = p.score(None)
+    np.testing.assert_allclose(p.label_bias, unsteered.label_logprob.mean(0))
+    # a bias that is the same for every item changes no answer
+    leaning = Scores(unsteered.label_logprob + np.array([0.0, 50.0]), unsteered.greedy_label)
+    p.label_bias = leaning.label_logprob.mean(0)
+    for concept, (first, second) in zip(p.concepts, [(0, 1), (1, 0)], strict=True):
+        hits = p.hits(leaning, concept)
+        gap = unsteered.label_logprob[:, first] - unsteered.label_logprob[:, second]
+        np.testing.assert_array_equal(hits["logit_accuracy"][0], gap > gap.mean())
+        np.testing.assert_allclose(hits["label_probability"][0], 1 / (1 + np.exp(gap.mean() - gap)))
+        assert hits["uncalibrated_accuracy"][0].all() == (first == 1)
+    assert not protocol(model, family).label_bias.any()
+
+
+def test_the_concept_is_asked_for_in_words(worded, family):
+    p = protocol(worded, family, "test", 1)
+    scores = p.prompted("haste")
+    label = p.labels[p.concepts.index("haste")]
+    for i in (0, 2):
+        text = f"{few_shot_prefix(family)}For the next scenario, answer {label}.\n\n{p.items[i].prompt}"
+        ids = worded.tokenizer(text)["input_ids"]
+        answer = worded.tokenizer(f"{text} {label}")["input_ids"][len(ids) :]
+        with torch.inference_mode():
+            logp = worded.module(input_ids=torch.tensor([[*ids, *answer]])).logits[0].log_softmax(-1)
+        expected = sum(float(logp[len(ids) - 1 + k, t]) for k, t in enumerate(answer))
+        assert scores.label_logprob[i, p.labels.index(label)] == pytest.approx(expected, abs=2e-3)
+    directions = planted(worded, family)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    rows, summary = validate(
+        p, directions, meter, arms=["unsteered", "transplanted", "prompt"], doses={"transplanted": 1.0}
+    )
+    asked = [r for r in rows if r.arm == "prompt"]
+    assert {r.dose for r in asked} == {None}
+    assert {r.metric for r in asked} >= {"logit_accuracy", "gain", "mcnemar_p_holm"}
+    assert "prompt" in summary
+
+
+def test_a_pair_of_opposites_is_a_family_of_two():
+    civility = contrast_sets(["civility"])[0]
+    one, other = sides(civility)
+    assert (one.label, other.label) == ("polite", "rude")
+    assert other.positives == civility.negatives
+    with pytest.raises(TextError, match="has no pair of labels"):
+        sides(contrast_sets(["honesty/persona"])[0])
+
+
+def test_bad_input(model, family):
+    with pytest.raises(TextError, match="at least two contrast sets with one template"):
+        protocol(model, family[:1])
+    with pytest.raises(TextError, match="at least two contrast sets with one template"):
+        protocol(model, [*family, *contrast_sets(["civility"])])
