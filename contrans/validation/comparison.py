@@ -10,7 +10,7 @@ from contrans.validation.arms import Directions
 from contrans.validation.dosing import Scorer, Tick
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS
-from contrans.validation.protocol import ItemProtocol, graded_metric
+from contrans.validation.protocol import Hits, ItemProtocol, graded_metric
 from contrans.validation.rows import (
     ConceptHits,
     Row,
@@ -21,6 +21,7 @@ from contrans.validation.rows import (
     mcnemar_rows,
     mean_share,
     merged,
+    moved_wrong_way,
     once,
     rows_of,
 )
@@ -72,11 +73,14 @@ def validate(
     rows: list[Row] = []
     hits: dict[str, ConceptHits] = {}
     by_draw: dict[str, list[ConceptHits]] = {}
+    unsteered = score.hits("unsteered", None)
     for arm in ["unsteered", *directions.steered(arms)]:
         dose = None if arm == "unsteered" else doses[arm]
         n_draws = random_draws if arm == "random" else directions.n_draws(arm)
         each = draw_doses.get(arm, [] if dose is None else [dose] * n_draws)[:n_draws]
         draws = score.hits_of_draws(arm, each or None, range(n_draws))
+        if dose is not None:
+            draws = [moved_wrong_way(found, unsteered, graded_metric(protocol)) for found in draws]
         hits[arm] = merged(draws)
         if len(draws) > 1:
             by_draw[arm] = [merged([d]) for d in draws]
@@ -91,7 +95,7 @@ def validate(
             rows += mcnemar_rows(protocol, hits, arm, dose)
         rows += _costs(protocol.name, meter, directions, arm, dose, each, seed, tick)
     if "prompt" in arms:
-        rows += _asked_in_words(protocol, hits, concepts, seed, tick)
+        rows += _asked_in_words(protocol, hits, unsteered, concepts, seed, tick)
     keep(hits)
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
     for control, draws in by_draw.items():
@@ -117,7 +121,12 @@ def validate(
 
 
 def _asked_in_words(
-    protocol: ItemProtocol, hits: dict[str, ConceptHits], concepts: Sequence[str], seed: int, tick: Tick
+    protocol: ItemProtocol,
+    hits: dict[str, ConceptHits],
+    unsteered: Mapping[str, Hits],
+    concepts: Sequence[str],
+    seed: int,
+    tick: Tick,
 ) -> list[Row]:
     ask = getattr(protocol, "prompted", None)
     if ask is None:
@@ -127,7 +136,7 @@ def _asked_in_words(
     for concept in concepts:
         found[concept] = protocol.hits(ask(concept), concept)
         tick(protocol.n_tokens)
-    hits["prompt"] = merged([found])
+    hits["prompt"] = merged([moved_wrong_way(found, unsteered, graded_metric(protocol))])
     return [
         *rows_of(protocol, hits["prompt"], "test", "prompt", None, seed=seed, bootstrap=True),
         *gain_rows(protocol, hits, "prompt", None, seed=seed),

@@ -65,6 +65,23 @@ def merged(draws: Sequence[Mapping[str, Hits]]) -> ConceptHits:
     return out
 
 
+def moved_wrong_way(after: Mapping[str, Hits], before: Mapping[str, Hits], metric: str) -> dict[str, Hits]:
+    """An arm's hits of each concept with one more metric: whether an item has less of the concept than unsteered.
+
+    A mean can rise while many items fall (Tan et al. 2024, arXiv 2407.12404, on anti-steerable examples). Half of them
+    do under a direction that has nothing to do with the concept.
+
+    Args:
+        after: the arm's hits.
+        before: those of the unsteered model.
+        metric: what an item has more or less of.
+    """
+    return {
+        concept: {**of, "moved_wrong_way": ((of[metric][0] < before[concept][metric][0]).astype(float), of[metric][1])}
+        for concept, of in after.items()
+    }
+
+
 def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean of hits over the items that count, for each row of weights [resamples, items].
 

@@ -122,6 +122,25 @@ def test_each_draw_of_a_control_is_put_in_at_its_own_dose(worded, family):
     assert value["all", "random", "kl"].value == pytest.approx(np.mean(kl), rel=1e-4)
 
 
+def test_items_that_lose_the_concept_are_counted(worded, family):
+    directions, p = planted(worded, family), protocol(worded, family, "test")
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    doses = {"transplanted": 2.0, "opposite": 2.0, "random": 0.3}
+    rows, _ = validate(p, directions, meter, arms=["unsteered", *doses], doses=doses, random_draws=30)
+    value = {(r.concept, r.arm): r for r in rows if r.metric == "moved_wrong_way"}
+    for concept in p.concepts:
+        before, after = (
+            p.hits(p.score(shift), concept)["label_probability"]
+            for shift in (None, directions.shift("transplanted", concept, 2.0))
+        )
+        expected = (after[0] < before[0])[before[1]].mean()
+        assert value[concept, "transplanted"].value == expected
+    assert value["all", "transplanted"].value < 0.2
+    assert value["all", "opposite"].value > 0.8
+    assert 0.3 < value["all", "random"].value < 0.7
+    assert ("all", "unsteered") not in value
+
+
 def test_gain_recovered_is_withheld_where_own_gains_nothing(model, family):
     nothing = {c.concept: torch.full((model.hidden_size,), 1e-9) for c in family}
     directions = Directions({"transplanted": nothing, "own": nothing}, residual_norm=1e-6)
