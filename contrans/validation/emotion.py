@@ -9,8 +9,10 @@ shift outweighs that bias, and all do as soon as it has. So a pair's log-probabi
 the items in the unsteered model (batch calibration, Zhou et al. 2023, arXiv 2309.17249, which needs no labels).
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -24,6 +26,8 @@ from contrans.validation.items import few_shot_prefix, ordered
 from contrans.validation.protocol import Hits
 from contrans.validation.rows import SELECTIVITY
 from contrans.validation.vocabulary import total_and_best
+
+log = logging.getLogger(__name__)
 
 REQUEST = "For the next scenario, answer {label}.\n\n"
 """What the arm `prompt` says in words."""
@@ -51,10 +55,12 @@ class Scores:
     Attributes:
         label_logprob: float64 [items, labels], log-probability of each label as a whole word.
         greedy_label: int64 [items], the label that greedy decoding over the whole vocabulary writes; −1 if none.
+        first_logprob: float64 [items, labels], log-probability of each label's first token.
     """
 
     label_logprob: np.ndarray
     greedy_label: np.ndarray
+    first_logprob: np.ndarray
 
     def logit_hits(self, label: int) -> np.ndarray:
         """Bool [items]: the label is the likeliest of the family's labels."""
@@ -175,6 +181,21 @@ class EmotionProtocol:
             out.append(ids[len(alone) :])
         if len({tuple(ids) for ids in out}) != len(out):
             raise TextError(f"Two labels of {self.labels} are the same tokens in {model.name}; choose other labels.")
+        for (one, a), (other, b) in permutations(zip(self.labels, out, strict=True), 2):
+            if a == b[: len(a)]:
+                raise TextError(
+                    f"In {model.name} the label {other!r} begins with all tokens of {one!r}, so it can never be the "
+                    f"likelier; choose other labels."
+                )
+        self._by_first_token = max(map(len, out)) > 1
+        if len({ids[0] for ids in out}) < len(out):
+            log.warning(
+                "Labels of %s begin with the same token in %s, so there is no first_token_accuracy; whole words are "
+                "compared.",
+                self.labels,
+                model.name,
+            )
+            self._by_first_token = False
         return out
 
     def score(self, shift: torch.Tensor | None) -> Scores:
@@ -210,12 +231,13 @@ class EmotionProtocol:
         labels = np.array(
             [[self._word(logprob, column, where, ids) for ids in self._label_ids] for where in asked.rows_of]
         )
+        first = np.array([[logprob[where[()], column[ids[0]]] for ids in self._label_ids] for where in asked.rows_of])
         greedy = np.full(len(asked.rows_of), -1)
         for i, where in enumerate(asked.rows_of):
             for j, ids in enumerate(self._label_ids):
                 if all(best[where[tuple(ids[:k])]] == t for k, t in enumerate(ids)):
                     greedy[i] = j
-        return Scores(labels, greedy)
+        return Scores(labels, greedy, first)
 
     @staticmethod
     def _word(logprob: np.ndarray, column: dict[int, int], where: dict[tuple[int, ...], int], ids: list[int]) -> float:
@@ -229,6 +251,7 @@ class EmotionProtocol:
     def hits(self, scores: Scores, concept: str) -> Hits:
         """Whether the model named a concept: on scenarios of the others, and (`…_positives`) on its own.
 
+        `first_token_accuracy`, where a label has several tokens, compares the first of each alone, as the paper did.
         `uncalibrated_accuracy` is the share for a pair of labels without `label_bias`.
         `label_probability` is what the model gives to the concept's label among the family's. It tells two shifts apart
         where no answer has changed yet, or all have, and so serves to choose among them and to rank them.
@@ -244,7 +267,7 @@ class EmotionProtocol:
             raise TextError(f"The concept {concept!r} is none of those scored here: {', '.join(self.concepts)}.")
         label = self.concepts.index(concept)
         negative = self.truth != label
-        raw, scores = scores, Scores(scores.label_logprob - self.label_bias, scores.greedy_label)
+        raw, scores = scores, replace(scores, label_logprob=scores.label_logprob - self.label_bias)
         n_others = len(self.labels) - 1
         logit = scores.logit_hits(label).astype(float)
         found = {
@@ -256,6 +279,8 @@ class EmotionProtocol:
         # a mean over all scenarios, in which those of either side weigh as much as they would by themselves
         towards, away = logit / negative.mean(), (1 - logit) / n_others / (~negative).mean()
         found[SELECTIVITY] = (np.where(negative, towards, -away), np.ones(self.n_items, dtype=bool))
+        if self._by_first_token:
+            found["first_token_accuracy"] = ((scores.first_logprob.argmax(1) == label).astype(float), negative)
         if n_others == 1:
             found["uncalibrated_accuracy"] = (raw.logit_hits(label).astype(float), negative)
         return found

@@ -1,5 +1,7 @@
 """Which label a model names: the scores, the items, and what is made of the answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_selectivity_is_what_a_label_gains_less_what_it_loses(model, family, n_l
     p = protocol(model, family[:n_labels], per_label=None)
     named = np.random.default_rng(0).integers(0, n_labels, p.n_items)
     p.label_bias = np.zeros(n_labels)
-    scores = Scores(np.eye(n_labels)[named], named)
+    scores = Scores(np.eye(n_labels)[named], named, np.eye(n_labels)[named])
     for label, concept in enumerate(p.concepts):
         value, counts = p.hits(scores, concept)["selectivity"]
         own = p.truth == label
@@ -64,7 +66,8 @@ def test_a_disturbed_model_has_accuracy_and_no_selectivity(model, family):
     p.label_bias = np.zeros(2)
     disturbed = np.where(np.arange(p.n_items) % 2, p.truth, 1 - p.truth)
     told = {
-        name: p.hits(Scores(np.eye(2)[to], to), p.concepts[0]) for name, to in [("right", p.truth), ("half", disturbed)]
+        name: p.hits(Scores(np.eye(2)[to], to, np.eye(2)[to]), p.concepts[0])
+        for name, to in [("right", p.truth), ("half", disturbed)]
     }
     share = {(name, m): h[m][0][h[m][1]].mean() for name, h in told.items() for m in ("logit_accuracy", "selectivity")}
     assert (share["right", "logit_accuracy"], share["half", "logit_accuracy"]) == (0, 0.5)
@@ -76,12 +79,41 @@ def test_the_unsteered_answers_that_a_pair_is_read_from_are_not_asked_for_again(
     expected, shift = p.score(None), torch.ones(model.hidden_size)
     asked = []
     monkeypatch.setattr(
-        p, "_scores", lambda _rows, shifts: asked.append(len(shifts)) or [Scores(*[np.zeros(1)] * 2)] * len(shifts)
+        p, "_scores", lambda _rows, shifts: asked.append(len(shifts)) or [Scores(*[np.zeros(1)] * 3)] * len(shifts)
     )
     first, second, third = p.score_many([None, shift, None])
     assert (first, third) == (expected, expected)
     assert second is not expected
     assert asked == [1]
+
+
+def test_the_first_tokens_are_compared_beside_whole_words(worded, family):
+    twice = [replace(c, label=f"{c.label} {c.label}") for c in family]
+    p = protocol(worded, twice, per_label=2)
+    assert {len(ids) for ids in p._label_ids} == {2}
+    scores = p.score(None)
+    stem = worded.tokenizer(few_shot_prefix(twice) + p.items[1].prompt, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        logp = worded.module(input_ids=stem).logits[0, -1].log_softmax(-1)
+    first = [float(logp[ids[0]]) for ids in p._label_ids]
+    np.testing.assert_allclose(scores.first_logprob[1], first, atol=2e-3)
+    for label, concept in enumerate(p.concepts):
+        hit, counts = p.hits(scores, concept)["first_token_accuracy"]
+        np.testing.assert_array_equal(hit, scores.first_logprob.argmax(1) == label)
+        np.testing.assert_array_equal(counts, p.truth != label)
+    # where a label is one token, the two are the same
+    single = protocol(worded, family)
+    assert "first_token_accuracy" not in single.hits(single.score(None), "calm")
+
+
+def test_labels_that_begin_alike_are_compared_as_whole_words(model, family, caplog):
+    alike = [replace(c, label=label) for c, label in zip(family, ("quiet one", "quiet two", "loud"), strict=True)]
+    p = protocol(model, alike)
+    assert "begin with the same token" in caplog.text
+    assert "first_token_accuracy" not in p.hits(p.score(None), p.concepts[0])
+    beginning = [replace(family[0], label="quiet"), replace(family[1], label="quiet one")]
+    with pytest.raises(TextError, match="'quiet one' begins with all tokens of 'quiet', so it can never"):
+        protocol(model, beginning)
 
 
 def test_a_pair_is_read_from_what_the_unsteered_model_gives_to_either_label(model, family):
@@ -90,7 +122,7 @@ def test_a_pair_is_read_from_what_the_unsteered_model_gives_to_either_label(mode
     unsteered = p.score(None)
     np.testing.assert_allclose(p.label_bias, unsteered.label_logprob.mean(0))
     # a bias that is the same for every item changes no answer
-    leaning = Scores(unsteered.label_logprob + np.array([0.0, 50.0]), unsteered.greedy_label)
+    leaning = replace(unsteered, label_logprob=unsteered.label_logprob + np.array([0.0, 50.0]))
     p.label_bias = leaning.label_logprob.mean(0)
     for concept, (first, second) in zip(p.concepts, [(0, 1), (1, 0)], strict=True):
         hits = p.hits(leaning, concept)
