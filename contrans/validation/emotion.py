@@ -276,9 +276,7 @@ class EmotionProtocol:
             "logit_accuracy_positives": (logit, ~negative),
             "label_probability": (scores.probability(label), negative),
         }
-        # a mean over all scenarios, in which those of either side weigh as much as they would by themselves
-        towards, away = logit / negative.mean(), (1 - logit) / n_others / (~negative).mean()
-        found[SELECTIVITY] = (np.where(negative, towards, -away), np.ones(self.n_items, dtype=bool))
+        found[SELECTIVITY] = (np.where(negative, logit, (logit - 1) / n_others), np.where(negative, 1, 2))
         if self._by_first_token:
             found["first_token_accuracy"] = ((scores.first_logprob.argmax(1) == label).astype(float), negative)
         if n_others == 1:

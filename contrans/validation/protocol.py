@@ -6,7 +6,10 @@ import numpy as np
 import torch
 
 Hits = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Per metric: float64 [items], how right each item is (0 to 1, or any real), and bool [items], which items count."""
+"""Per metric: float64 [items], how right each item is (0 to 1, or any real), and bool [items], which items count.
+
+Or int [items], 0 for those that do not count and 1, 2, … for groups whose means are added.
+"""
 
 
 def graded_metric(protocol: "ItemProtocol") -> str:

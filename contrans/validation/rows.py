@@ -87,8 +87,12 @@ def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarr
 
     Of hits [items] one value a row, of hits [draws, items] one a row and draw.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((hit * counts) @ weights.T / (weights @ counts.astype(float))).T
+    total: np.ndarray | float = 0.0
+    for group in range(1, max(1, int(counts.max())) + 1):
+        of_group = (counts == group).astype(float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = total + ((hit * of_group) @ weights.T / (weights @ of_group)).T
+    return np.asarray(total)
 
 
 def mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
@@ -131,7 +135,7 @@ def rows_of(
     for metric, by_concept in hits.items():
         for concept in [*by_concept, MEAN]:
             chosen = list(by_concept) if concept == MEAN else [concept]
-            n = int(sum(by_concept[c][1].sum() for c in chosen))
+            n = int(sum(np.count_nonzero(by_concept[c][1]) for c in chosen))
             if n == 0:
                 continue
             value = mean_share([by_concept[c] for c in chosen], once(protocol.n_items)).item()
@@ -203,7 +207,7 @@ def gain_rows(
         for concept in [MEAN, *after] if after else []:
             chosen = list(after) if concept == MEAN else [concept]
             low, high = _ends(protocol, hits[arm], draws, metric, chosen, seed, before=hits["unsteered"])
-            n = int(sum(after[c][1].sum() for c in chosen))
+            n = int(sum(np.count_nonzero(after[c][1]) for c in chosen))
             w = once(protocol.n_items)
             value = (mean_share([after[c] for c in chosen], w) - mean_share([before[c] for c in chosen], w)).item()
             rows.append(Row(concept, protocol.name, "test", arm, name, dose, value, low, high, n))

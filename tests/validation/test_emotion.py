@@ -13,6 +13,7 @@ from contrans.validation.comparison import validate
 from contrans.validation.emotion import Scores
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import few_shot_prefix, sides
+from contrans.validation.rows import mean_share, once, rows_of
 from tests.validation.moods import BLOCK, planted, protocol
 
 
@@ -44,6 +45,10 @@ def test_items_are_disjoint_from_the_few_shots_and_between_splits(model, family)
         assert any(f"{e.prompt} {c.label}\n" in shots for e in c.split("refine").positives)
 
 
+def shares(p, scores, concept):
+    return {m: mean_share([hit], once(p.n_items)).item() for m, hit in p.hits(scores, concept).items()}
+
+
 @pytest.mark.parametrize("n_labels", [2, 3])
 def test_selectivity_is_what_a_label_gains_less_what_it_loses(model, family, n_labels):
     """The share of the others' scenarios that get the label, less the mean share of its own that each other gets."""
@@ -52,11 +57,15 @@ def test_selectivity_is_what_a_label_gains_less_what_it_loses(model, family, n_l
     p.label_bias = np.zeros(n_labels)
     scores = Scores(np.eye(n_labels)[named], named, np.eye(n_labels)[named])
     for label, concept in enumerate(p.concepts):
-        value, counts = p.hits(scores, concept)["selectivity"]
         own = p.truth == label
         lost = [(named[own] == k).mean() for k in range(n_labels) if k != label]
-        assert counts.all()
-        assert value.mean() == pytest.approx((named[~own] == label).mean() - np.mean(lost))
+        expected = (named[~own] == label).mean() - np.mean(lost)
+        assert shares(p, scores, concept)["selectivity"] == pytest.approx(expected)
+        hits = {"selectivity": {concept: p.hits(scores, concept)["selectivity"]}}
+        (row, _) = rows_of(p, hits, "test", "random", 1.0, bootstrap=True)
+        assert (row.value, row.n) == (pytest.approx(expected), p.n_items)
+        # however items are resampled, it stays between its bounds
+        assert -1 <= row.low <= row.value <= row.high <= 1
 
 
 def test_a_disturbed_model_has_accuracy_and_no_selectivity(model, family):
@@ -65,13 +74,9 @@ def test_a_disturbed_model_has_accuracy_and_no_selectivity(model, family):
     p = protocol(model, pair, per_label=4)
     p.label_bias = np.zeros(2)
     disturbed = np.where(np.arange(p.n_items) % 2, p.truth, 1 - p.truth)
-    told = {
-        name: p.hits(Scores(np.eye(2)[to], to, np.eye(2)[to]), p.concepts[0])
-        for name, to in [("right", p.truth), ("half", disturbed)]
-    }
-    share = {(name, m): h[m][0][h[m][1]].mean() for name, h in told.items() for m in ("logit_accuracy", "selectivity")}
-    assert (share["right", "logit_accuracy"], share["half", "logit_accuracy"]) == (0, 0.5)
-    assert share["right", "selectivity"] == share["half", "selectivity"] == pytest.approx(0)
+    right, half = (shares(p, Scores(np.eye(2)[to], to, np.eye(2)[to]), p.concepts[0]) for to in (p.truth, disturbed))
+    assert (right["logit_accuracy"], half["logit_accuracy"]) == (0, 0.5)
+    assert right["selectivity"] == half["selectivity"] == pytest.approx(0)
 
 
 def test_the_unsteered_answers_that_a_pair_is_read_from_are_not_asked_for_again(model, family, monkeypatch):
