@@ -11,20 +11,8 @@ from contrans.validation.dosing import Scorer, Tick
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS
 from contrans.validation.protocol import Hits, ItemProtocol, graded_metric
-from contrans.validation.rows import (
-    ConceptHits,
-    Row,
-    accuracy_of,
-    false_alarms,
-    gain_recovered,
-    gain_rows,
-    mcnemar_rows,
-    mean_share,
-    merged,
-    moved_wrong_way,
-    once,
-    rows_of,
-)
+from contrans.validation.rows import Row, accuracy_of, false_alarms, gain_recovered, gain_rows, mcnemar_rows, rows_of
+from contrans.validation.shares import ConceptHits, mean_share, merged, moved_wrong_way, once
 from contrans.validation.statistics import random_p_value
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from rich.text import Text
 from contrans.errors import FitError, SpecError
 from contrans.transplants.compose import combine as combined
 from contrans.validation.protocol import ItemProtocol
-from contrans.validation.rows import mean_share, once
+from contrans.validation.shares import mean_share, once
 from contrans.validation.statistics import cluster_bootstrap
 from contrans.validation.wording import shown
 

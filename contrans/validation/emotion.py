@@ -9,10 +9,8 @@ shift outweighs that bias, and all do as soon as it has. So a pair's log-probabi
 the items in the unsteered model (batch calibration, Zhou et al. 2023, arXiv 2309.17249, which needs no labels).
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import numpy as np
 import torch
@@ -23,11 +21,10 @@ from contrans.models import Model
 from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
+from contrans.validation.labels import label_tokens, told_apart_by_first_token
 from contrans.validation.protocol import Hits
-from contrans.validation.rows import SELECTIVITY
+from contrans.validation.shares import SELECTIVITY
 from contrans.validation.vocabulary import total_and_best
-
-log = logging.getLogger(__name__)
 
 REQUEST = "For the next scenario, answer {label}.\n\n"
 """What the arm `prompt` says in words."""
@@ -136,7 +133,8 @@ class EmotionProtocol:
         self.truth = np.array(truth)
         self._model, self._block, self._precision, self._batch_tokens = model, block, precision, batch_tokens
         self._prefix_text = few_shot_prefix(family)
-        self._label_ids = self._tokenised_labels(model)
+        self._label_ids = label_tokens(model, self._prefix_text + self.items[0].prompt, self.labels)
+        self._by_first_token = told_apart_by_first_token(model, self.labels, self._label_ids)
         self._asked = self._prepared("")
         self.n_tokens = self._asked.n_tokens
         self.label_bias = np.zeros(len(self.labels))
@@ -166,37 +164,6 @@ class EmotionProtocol:
             batch_tokens=self._batch_tokens,
         )
         return _Asked(engine, rows_of, shared + sum(map(len, rows)))
-
-    def _tokenised_labels(self, model: Model) -> list[list[int]]:
-        stem = self._prefix_text + self.items[0].prompt
-        alone = encode(model, [stem]).ids[0]
-        out = []
-        for label in self.labels:
-            ids = encode(model, [f"{stem} {label}"]).ids[0]
-            if ids[: len(alone)] != alone:
-                raise TextError(
-                    f"The label {label!r} runs into the template's last token in {model.name}; end the template in "
-                    f"a word."
-                )
-            out.append(ids[len(alone) :])
-        if len({tuple(ids) for ids in out}) != len(out):
-            raise TextError(f"Two labels of {self.labels} are the same tokens in {model.name}; choose other labels.")
-        for (one, a), (other, b) in permutations(zip(self.labels, out, strict=True), 2):
-            if a == b[: len(a)]:
-                raise TextError(
-                    f"In {model.name} the label {other!r} begins with all tokens of {one!r}, so it can never be the "
-                    f"likelier; choose other labels."
-                )
-        self._by_first_token = max(map(len, out)) > 1
-        if len({ids[0] for ids in out}) < len(out):
-            log.warning(
-                "Labels of %s begin with the same token in %s, so there is no first_token_accuracy; whole words are "
-                "compared.",
-                self.labels,
-                model.name,
-            )
-            self._by_first_token = False
-        return out
 
     def score(self, shift: torch.Tensor | None) -> Scores:
         """What the model answers with the block's output shifted by [d], or unsteered."""

@@ -12,7 +12,8 @@ from contrans.validation.capability import CapabilityChange, CapabilityRow, capa
 from contrans.validation.dosing import Scorer, Tick
 from contrans.validation.perplexity import Perplexity, PerplexityProtocol, mean_perplexity
 from contrans.validation.row_table import MEAN
-from contrans.validation.rows import ConceptHits, Row, gain_rows, merged, rows_of
+from contrans.validation.rows import Row, gain_rows, rows_of
+from contrans.validation.shares import ConceptHits, merged
 from contrans.validation.statistics import holm, wilson
 
 SCORE = "score"

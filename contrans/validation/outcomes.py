@@ -11,7 +11,7 @@ import numpy as np
 from contrans.errors import ContransError
 
 if TYPE_CHECKING:
-    from contrans.validation.rows import ConceptHits
+    from contrans.validation.shares import ConceptHits
 
 FILE = "items.json"
 

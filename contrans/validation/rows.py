@@ -1,19 +1,16 @@
 """From hits on items to rows with intervals, and to the gain recovered."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from contrans.validation.protocol import Hits, ItemProtocol
+from contrans.validation.protocol import ItemProtocol
 from contrans.validation.resampling import cluster_bootstrap, crossed_bootstrap
 from contrans.validation.row_table import MEAN
+from contrans.validation.shares import SELECTIVITY, ConceptHits, mean_share, once, share_of
 from contrans.validation.statistics import bca_bootstrap, holm, mcnemar, wilson
 
-ConceptHits = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
-"""Per metric and concept: how right each item is (a share of draws), and which items count."""
-SELECTIVITY = "selectivity"
-"""The metric that tells a concept from a disturbance, see `contrans.validation.emotion.EmotionProtocol.hits`."""
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
@@ -49,60 +46,6 @@ class Row:
     def to_json(self) -> dict[str, object]:
         """The row as a JSON object."""
         return asdict(self)
-
-
-def merged(draws: Sequence[Mapping[str, Hits]]) -> ConceptHits:
-    """Hits by metric and concept, averaged over draws of a direction.
-
-    Args:
-        draws: per draw the hits of each concept.
-    """
-    out: ConceptHits = {}
-    for concept, first in draws[0].items():
-        for metric, (_, counts) in first.items():
-            values = np.mean([draw[concept][metric][0] for draw in draws], axis=0, dtype=float)
-            out.setdefault(metric, {})[concept] = (values, counts)
-    return out
-
-
-def moved_wrong_way(after: Mapping[str, Hits], before: Mapping[str, Hits], metric: str) -> dict[str, Hits]:
-    """An arm's hits of each concept with one more metric: whether an item has less of the concept than unsteered.
-
-    A mean can rise while many items fall (Tan et al. 2024, arXiv 2407.12404, on anti-steerable examples). Half of them
-    do under a direction that has nothing to do with the concept.
-
-    Args:
-        after: the arm's hits.
-        before: those of the unsteered model.
-        metric: what an item has more or less of.
-    """
-    return {
-        concept: {**of, "moved_wrong_way": ((of[metric][0] < before[concept][metric][0]).astype(float), of[metric][1])}
-        for concept, of in after.items()
-    }
-
-
-def _share(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of hits over the items that count, for each row of weights [resamples, items].
-
-    Of hits [items] one value a row, of hits [draws, items] one a row and draw.
-    """
-    total: np.ndarray | float = 0.0
-    for group in range(1, max(1, int(counts.max())) + 1):
-        of_group = (counts == group).astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total = total + ((hit * of_group) @ weights.T / (weights @ of_group)).T
-    return np.asarray(total)
-
-
-def mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
-    """Mean over concepts of the weighted mean of hits [draws], for weights [draws, items]."""
-    return np.mean([_share(hit, counts, weights) for hit, counts in by_concept], axis=0)
-
-
-def once(n_items: int) -> np.ndarray:
-    """Weights [1, items] that count every item once: the point estimate."""
-    return np.ones((1, n_items))
 
 
 def rows_of(
@@ -182,7 +125,7 @@ def _ends(
     stacked = [(np.stack([d[metric][c][0] for d in draws]), hits[metric][c][1]) for c in concepts]
 
     def crossed(weights: np.ndarray, of_draws: np.ndarray) -> np.ndarray:
-        by_draw = np.mean([_share(of_items, counts, weights) for of_items, counts in stacked], axis=0)
+        by_draw = np.mean([share_of(of_items, counts, weights) for of_items, counts in stacked], axis=0)
         return (by_draw * of_draws).mean(1) - less(weights)
 
     return crossed_bootstrap(crossed, protocol.n_items, len(draws), seed=seed, draws=resamples)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from contrans.errors import RegistryError
 from contrans.models import ModelRecord
 from contrans.validation.outcomes import FILE, Outcomes
-from contrans.validation.rows import Row, gain_recovered, gain_rows, mcnemar_rows, merged, rows_of
+from contrans.validation.rows import Row, gain_recovered, gain_rows, mcnemar_rows, rows_of
+from contrans.validation.shares import merged
 from flows.judging import items, protocol
 from flows.spec import PipelineSpec
 from flows.study import study
@@ -19,7 +20,7 @@ from registry import Registry, Result, Version
 if TYPE_CHECKING:
     from contrans.models import Model
     from contrans.validation.arms import Directions
-    from contrans.validation.rows import ConceptHits
+    from contrans.validation.shares import ConceptHits
 
 ARMS = ("unsteered", "transplanted", "own")
 
@@ -102,8 +103,8 @@ def rescore(
         ContransError: a text or a direction cannot be read, or the block does not exist any more.
     """
     from contrans.states.precision import resolve_precision
-    from contrans.validation.dosing import mean_kl
     from contrans.validation.fluency import FluencyMeter
+    from contrans.validation.pricing import mean_kl
     from contrans.validation.scorer import Scorer
 
     first = together[0]

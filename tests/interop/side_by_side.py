@@ -27,10 +27,11 @@ from contrans.models import Model, load_model, resolve
 from contrans.states import capture
 from contrans.validation.arms import Directions
 from contrans.validation.comparison import validate
-from contrans.validation.dosing import dose_at_kl, mean_kl
 from contrans.validation.emotion import EmotionProtocol
 from contrans.validation.fluency import FluencyMeter
-from contrans.validation.rows import ConceptHits, gain_recovered
+from contrans.validation.pricing import dose_at_kl, mean_kl
+from contrans.validation.rows import gain_recovered
+from contrans.validation.shares import ConceptHits
 from registry import Registry
 from registry.imported import import_vector
 from tests.interop.other_python import run_there

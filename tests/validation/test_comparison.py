@@ -9,8 +9,9 @@ import torch
 from contrans.transplants import Transplant
 from contrans.validation.arms import Directions, draw_of
 from contrans.validation.comparison import validate
-from contrans.validation.dosing import calibrate, mean_kl
+from contrans.validation.dosing import calibrate
 from contrans.validation.fluency import FluencyMeter
+from contrans.validation.pricing import mean_kl
 from tests.validation.moods import BLOCK, planted, protocol
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from contrans.errors import FitError
-from contrans.validation.dosing import calibrate, dose_at_kl, draws_at_kl, mean_kl
+from contrans.validation.dosing import calibrate
 from contrans.validation.fluency import FluencyMeter
+from contrans.validation.pricing import dose_at_kl, draws_at_kl, mean_kl
 from tests.validation.moods import BLOCK, planted, protocol
 
 

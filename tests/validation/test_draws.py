@@ -8,7 +8,8 @@ import torch
 
 from contrans.validation.protocol import Hits
 from contrans.validation.resampling import crossed_bootstrap
-from contrans.validation.rows import ConceptHits, false_alarms, gain_rows, rows_of
+from contrans.validation.rows import false_alarms, gain_rows, rows_of
+from contrans.validation.shares import ConceptHits
 
 N = 60
 

@@ -13,7 +13,8 @@ from contrans.validation.comparison import validate
 from contrans.validation.emotion import Scores
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import few_shot_prefix, sides
-from contrans.validation.rows import mean_share, once, rows_of
+from contrans.validation.rows import rows_of
+from contrans.validation.shares import mean_share, once
 from tests.validation.moods import BLOCK, planted, protocol
 
 
