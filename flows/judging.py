@@ -99,7 +99,11 @@ def chance(study: Study) -> dict[str, float]:
 
 def _per_label(study: Study, split: str) -> int | None:
     v = study.spec.validate_
-    return v.dev_per_label if split == "dev" else v.test_per_label
+    if split == "test":
+        return v.test_per_label
+    # a choice between maps needs as many texts for two labels as it does for six
+    pair = v.protocol == "emotion" and len(study.family) == 2
+    return v.dev_per_label and v.dev_per_label * (3 if pair else 1)
 
 
 def _emotion_items(study: Study, split: str) -> Items:

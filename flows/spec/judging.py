@@ -28,7 +28,7 @@ class Validate(Part):
         curve_kl: whether KL is measured along the curves of "effect" too.
         random_draws: random directions of the arm "random"; 99 or more give a p-value.
         shuffled_draws: maps of the arm "shuffled_map", each of rows in an order of its own; 20 or more give a p-value.
-        dev_per_label: items of each label (or group) on dev; null for all.
+        dev_per_label: items of each label (or group) on dev, of a pair of labels three times as many; null for all.
         test_per_label: items of each label (or group) on test; null for all.
         generic_texts: texts that KL and perplexity are measured on.
         cross_effects: what every concept's transplant does to every other's effect: "none", "singly", or "pairs" for
