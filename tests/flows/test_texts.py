@@ -13,7 +13,7 @@ from contrans.validation.arms import Directions
 from contrans.validation.comparison import validate
 from contrans.validation.fluency import FluencyMeter
 from flows import texts
-from flows.judging import protocol
+from flows.judging import items, protocol
 from flows.spec import PipelineSpec, load_spec
 from flows.steps import build_steps
 from flows.study import Study, study
@@ -150,3 +150,13 @@ def test_two_sets_about_one_label_are_refused(of_two: Path) -> None:
     of_two.write_text(yaml.safe_dump(spec | {"concepts": ["./moods/calm.yaml", "./moods/still.yaml"]}))
     with pytest.raises(SpecError, match=r"same pair of labels, calm and hurry.*name one of them"):
         of(load_spec(of_two))
+
+
+def test_a_pair_takes_three_times_as_many_dev_texts(of_two: Path, spec_path: Path) -> None:
+    settings = ["validate.dev_per_label=1", "validate.test_per_label=1"]
+    n_texts = {
+        (path.stem, split): len(items(of(load_spec(path, settings)), split).texts)
+        for path in (of_two, spec_path)
+        for split in ("dev", "test")
+    }
+    assert n_texts == {("two", "dev"): 6, ("two", "test"): 2, ("tiny", "dev"): 3, ("tiny", "test"): 3}
