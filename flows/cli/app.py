@@ -33,6 +33,12 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as validate.random_draws=5."),
 ]
+Choice = Annotated[
+    Path | None,
+    typer.Option(
+        "--choice", metavar="FILE", help="Take blocks, rows and estimator that another run chose, from its --json."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but data and errors.")]
 
@@ -43,6 +49,14 @@ def _version(wanted: bool) -> None:
 
         typer.echo(f"contrans {version('contrans')}")
         raise typer.Exit
+
+
+def _with_choice(choice: Path | None, settings: list[str] | None) -> list[str]:
+    if choice is None:
+        return settings or []
+    from flows.cli.choice import settings_of_choice
+
+    return [*settings_of_choice(choice), *(settings or [])]
 
 
 @app.callback(invoke_without_command=True)
@@ -66,6 +80,7 @@ def front(
 def run(
     spec: Spec,
     settings: Settings = None,
+    choice: Choice = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help='Write the results as JSON; "-" for stdout.')
     ] = None,
@@ -75,13 +90,14 @@ def run(
     """Run a pipeline, a sweep or a matrix: refine, map, transplant, validate, register. Nothing is done twice."""
     from flows.cli.run import run_command
 
-    run_command(spec, settings or [], json_file=json_file, quiet=quiet, verbose=verbose)
+    run_command(spec, _with_choice(choice, settings), json_file=json_file, quiet=quiet, verbose=verbose)
 
 
 @app.command()
 def plan(
     spec: Spec,
     settings: Settings = None,
+    choice: Choice = None,
     on: Annotated[
         str, typer.Option("--on", metavar="MACHINE", help="here, a100, h100, h200, l40s or mi300x.")
     ] = "here",
@@ -91,7 +107,7 @@ def plan(
     """Show what a run would do: steps, what is done, tokens, time, memory. Nothing is run or fetched."""
     from flows.cli.plan import plan_command
 
-    plan_command(spec, settings or [], on=on, as_json=as_json, quiet=quiet)
+    plan_command(spec, _with_choice(choice, settings), on=on, as_json=as_json, quiet=quiet)
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """`contrans plan`."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from contrans.models.reference import resolve
@@ -44,7 +46,8 @@ def plan_command(spec: str, settings: Sequence[str], *, on: str, as_json: bool, 
         talk.console.print(f"{reference} must be fetched first, {_download(reference, size)}")
     for line in _speed(planned):
         talk.console.print(line)
-    talk.console.print(f"next      [bold]contrans run {spec}[/bold]")
+    typed = shlex.join([spec, *(part for setting in settings for part in ("--set", setting))])
+    talk.console.print(f"next      [bold]contrans run {escape(typed)}[/bold]", soft_wrap=True)
 
 
 def _what_is_planned(sweep: Sweep) -> dict[str, Any]:
