@@ -46,7 +46,7 @@ def arm(value: float | None, low: float | None = None, high: float | None = None
         ({}, "That is 97 % of what the target's own vector gains (93 % to 101 %)."),
         ({"transplanted": arm(0.2, 0.1, 0.3)}, "No effect is proven"),
         ({"random": arm(0.9, 0.8, 0.95)}, "the control random (90 %) does as well"),
-        ({"shuffled_p/transplanted": arm(0.2)}, "the control shuffled_map (13 %) does as well"),
+        ({"shuffled_p/transplanted": arm(0.2)}, "the control shuffled_map (13 % in the mean, p = 0.20) does as well"),
         ({"random": arm(0.9, 0.8, 0.95), "random_p/transplanted": arm(0.01)}, "The concept crosses over"),
         ({"gain_recovered": arm(None)}, "own vector gains nothing significant"),
         ({"transplanted": arm(None)}, "There is nothing to judge"),
