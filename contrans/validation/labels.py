@@ -20,8 +20,9 @@ def label_tokens(model: Model, stem: str, labels: Sequence[str]) -> list[list[in
         labels: the labels.
 
     Raises:
-        TextError: a label runs into the prompt's last token, two are the same tokens, or one can never be the likeliest
-            since it begins with all tokens of another.
+        TextError: a label runs into the prompt's last token, two are the same tokens, or, of three or more, one can
+            never be the likeliest since it begins with all tokens of another; a pair is read from its means, so there
+            it can.
     """
     alone = encode(model, [stem]).ids[0]
     out = []
@@ -35,7 +36,7 @@ def label_tokens(model: Model, stem: str, labels: Sequence[str]) -> list[list[in
     if len({tuple(ids) for ids in out}) != len(out):
         raise TextError(f"Two labels of {list(labels)} are the same tokens in {model.name}; choose other labels.")
     for (one, a), (other, b) in permutations(zip(labels, out, strict=True), 2):
-        if a == b[: len(a)]:
+        if len(out) > 2 and a == b[: len(a)]:
             raise TextError(
                 f"In {model.name} the label {other!r} begins with all tokens of {one!r}, so it can never be the "
                 f"likelier; choose other labels."

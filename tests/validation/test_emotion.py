@@ -117,9 +117,13 @@ def test_labels_that_begin_alike_are_compared_as_whole_words(model, family, capl
     p = protocol(model, alike)
     assert "begin with the same token" in caplog.text
     assert "first_token_accuracy" not in p.hits(p.score(None), p.concepts[0])
-    beginning = [replace(family[0], label="quiet"), replace(family[1], label="quiet one")]
+    beginning = [replace(family[0], label="quiet"), replace(family[1], label="quiet one"), family[2]]
     with pytest.raises(TextError, match="'quiet one' begins with all tokens of 'quiet', so it can never"):
         protocol(model, beginning)
+    # a pair is read from its means, from which either may be the likelier
+    pair = protocol(model, beginning[:2])
+    answers = pair.hits(pair.score(None), pair.concepts[1])["logit_accuracy_positives"][0]
+    assert set(answers) == {0.0, 1.0}
 
 
 def test_a_pair_is_read_from_what_the_unsteered_model_gives_to_either_label(model, family):
