@@ -1,4 +1,4 @@
-"""The choice of blocks, rows, estimator and λ, by the causal effect of the transplants on dev at one price in KL."""
+"""The choice of blocks, rows, estimator and λ, by transplants' effect on dev beyond chance's, at one price in KL."""
 
 from __future__ import annotations
 
@@ -65,8 +65,18 @@ def n_tried(study: Study) -> int:
     return pairs + others + again if pairs + others > 1 else 0
 
 
+def n_drawn(study: Study) -> int:
+    """How many random directions the candidates are held against: none where all share a target block."""
+    blocks = len({target for _, target in study.pairs}) if n_tried(study) else 0
+    tries = study.spec.blocks.tries
+    return min(blocks, tries + tries // 2) * study.spec.blocks.random_draws if blocks > 1 else 0
+
+
 def choose(study: Study) -> Work:
     """`choice.json`: what was chosen, and the effect of everything that was tried.
+
+    What counts is how far an effect lies above what random directions reach at the same block and price, see
+    `contrans.validation.dosing.random_reach_at_kl`.
 
     Source blocks first, each with the target block that speaks for it the most, then other target blocks for the best
     of them; then all mixes and estimators at the best pair; then the pairs beside it once more, with the best of these,
@@ -126,6 +136,7 @@ class _Trial:
     def __init__(self, study: Study, context: StepContext) -> None:
         self.study, self.context = study, context
         self._spectra: dict[tuple[int, tuple[str, ...]], dict[int, SourceCache]] = {}
+        self._reach: dict[int, float] = {}
 
     def ranked(self) -> list[Any]:
         """All pairs, the most promising first, see `contrans.maps.selection.ranked_pairs`."""
@@ -146,7 +157,7 @@ class _Trial:
         return ranked_pairs(study.pairs, states["source"], states["target"], separation)
 
     def measure(self, candidates: list[Choice]) -> list[dict[str, Any]]:
-        """Effect and dose of each candidate, in their order."""
+        """Effect and dose of each candidate, and what random directions reach at its block, in their order."""
         measured: dict[Choice, dict[str, Any]] = {}
         for block in sorted({c.target_block for c in candidates}):
             measured |= self._at(block, [c for c in candidates if c.target_block == block])
@@ -155,7 +166,7 @@ class _Trial:
 
     def _at(self, block: int, candidates: list[Choice]) -> dict[Choice, dict[str, Any]]:
         from contrans.validation.arms import Directions
-        from contrans.validation.dosing import effect_at_kl
+        from contrans.validation.dosing import effect_at_kl, random_reach_at_kl
         from contrans.validation.fluency import FluencyMeter
         from flows.fitting import fit_arm
         from flows.judging import protocol
@@ -169,7 +180,7 @@ class _Trial:
         out: dict[Choice, dict[str, Any]] = {}
         start = 0.1
         for candidate in candidates:
-            facts: dict[str, Any] = {"heldout_r2": None, "effect": None, "graded": None, "dose": None, "why": None}
+            facts: dict[str, Any] = dict.fromkeys(("heldout_r2", "effect", "graded", "dose", "random_reach", "why"))
             try:
                 m = fit_arm(study, context, candidate, "transplanted", spectra=self._spectra_of(candidate))[
                     candidate.pair
@@ -179,14 +190,15 @@ class _Trial:
                     name: m.map_direction(v.direction(candidate.source_block), rescale="unit")
                     for name, v in vectors.items()
                 }
-                facts |= effect_at_kl(
-                    items,
-                    Directions({"transplanted": mapped}, m.target_norm, spec.seed),
-                    meter,
-                    kl_budget=spec.validate_.kl_budget,
-                    start=start,
-                    tick=context.progress,
-                )._asdict()
+                directions = Directions({"transplanted": mapped}, m.target_norm, spec.seed)
+                at = {"kl_budget": spec.validate_.kl_budget, "tick": context.progress}
+                if n_drawn(study) and block not in self._reach:
+                    n_draws = spec.blocks.random_draws
+                    self._reach[block] = random_reach_at_kl(
+                        items, directions, meter, n_draws=n_draws, start=start, **at
+                    )
+                facts["random_reach"] = self._reach.get(block)
+                facts |= effect_at_kl(items, directions, meter, start=start, **at)._asdict()
                 start = facts["dose"]
             except FitError as error:
                 facts["why"] = str(error)  # too few rows for this one, say; others may do
@@ -207,7 +219,11 @@ def _n_bytes(spectra: dict[int, SourceCache]) -> int:
 
 
 def _best(tried: list[dict[str, Any]], candidates: list[Choice]) -> Choice:
-    able = [((t["effect"], t["graded"]), c) for t, c in zip(tried, candidates, strict=True) if t["effect"] is not None]
+    able = [
+        ((t["effect"] - (t["random_reach"] or 0.0), t["graded"]), c)
+        for t, c in zip(tried, candidates, strict=True)
+        if t["effect"] is not None
+    ]
     if not able:
         raise FitError(f"None of the maps that were tried can be used; the first: {tried[0]['why']}")
     # of those that change equally many answers, or none, the one that moves them the most; the first of equals is the

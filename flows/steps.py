@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contrans.hashing import digest
 from contrans.validation.items import CURVE_DRAWS, FACTORS, n_scorings
 from flows.capturing import TextCapture
-from flows.choosing import choose, n_tried, ways
+from flows.choosing import choose, n_drawn, n_tried, ways
 from flows.fitting import captured_rows, maps_of, streaming_cost
 from flows.judging import Items, items
 from flows.step import Cost, Step, StepContext, spared, tokens_of, writing
@@ -28,7 +28,7 @@ __all__ = ["STEP_VERSIONS", "Cost", "Step", "StepContext", "build_steps", "spare
 STEP_VERSIONS = {
     "capture": 2,
     "refine": 2,
-    "choose": 3,
+    "choose": 4,
     "map": 3,
     "transplant": 2,
     "calibrate": 5,
@@ -138,7 +138,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     arms, n_concepts = list(v.arms), len(s.contrasts)
     generic = tokens_of(list(s.generic.texts))
     own_shifts = n_concepts * len(set(arms) - {"unsteered", "random", "prompt"})
-    tried = n_tried(s)
+    tried, drawn_at_blocks = n_tried(s), n_drawn(s)
     # a pair of labels is read from what the unsteered model gives to either, at each block that is tried
     read_from = len(s.blocks("target")) if v.protocol == "emotion" and len(s.family) == 2 else 0
     add(
@@ -150,6 +150,7 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             **judged,
             "pairs": s.pairs,
             "tries": spec.blocks.tries,
+            "random_draws": drawn_at_blocks,
             "ways": ways(s),
             "kl_budget": v.kl_budget if tried else None,
             "items": dev.key if tried else None,
@@ -157,7 +158,12 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
             "target": target.fingerprint,
         },
         inputs=("refine · source", *captures),
-        cost=_scoring(dev, 3 * tried * n_concepts + read_from, share_above, _SEARCH * tried * n_concepts * generic)
+        cost=_scoring(
+            dev,
+            3 * tried * n_concepts + drawn_at_blocks + read_from,
+            share_above,
+            (_SEARCH * tried * n_concepts + _SEARCH_OF_DRAW * drawn_at_blocks) * generic,
+        )
         if tried
         else Cost(),
     )

@@ -36,7 +36,7 @@ def draws_at_kl(
     meter: FluencyMeter,
     directions: Directions,
     arm: str,
-    n_draws: int,
+    draws: Sequence[int],
     budget: float,
     *,
     start: float,
@@ -52,7 +52,7 @@ def draws_at_kl(
         meter: what shifts cost.
         directions: directions of the arm.
         arm: the arm.
-        n_draws: its draws, counted from 0.
+        draws: which of its draws.
         budget: nats per token.
         start: a dose that is near for most of them.
         tolerance: relative error of KL that is good enough.
@@ -62,17 +62,17 @@ def draws_at_kl(
         FitError: no dose of a draw costs that much.
     """
     concepts = directions.concepts[:1] if arm == "random" else directions.concepts
-    doses = np.full(n_draws, start)
+    doses = np.full(len(draws), start)
 
-    def price(draws: Sequence[int], at: Sequence[float]) -> np.ndarray:
+    def price(which: Sequence[int], at: Sequence[float]) -> np.ndarray:
         costs = meter.kl_many(
-            [directions.shift(arm, c, d, i) for i, d in zip(draws, at, strict=True) for c in concepts]
+            [directions.shift(arm, c, d, draws[i]) for i, d in zip(which, at, strict=True) for c in concepts]
         )
         for _ in costs:
             tick(meter.n_tokens)
-        return np.reshape(costs, (len(draws), len(concepts))).mean(1)
+        return np.reshape(costs, (len(which), len(concepts))).mean(1)
 
-    away = np.arange(n_draws)
+    away = np.arange(len(draws))
     for _ in range(_STEPS_TOGETHER):
         kl = price(away.tolist(), doses[away].tolist())
         off = ~(np.abs(kl - budget) <= tolerance * budget)  # also what is not a number

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from contrans.errors import FitError
-from contrans.validation.dosing import calibrate
+from contrans.validation.arms import random_direction
+from contrans.validation.dosing import calibrate, random_reach_at_kl
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.pricing import dose_at_kl, draws_at_kl, mean_kl
 from tests.validation.moods import BLOCK, planted, protocol
@@ -83,7 +84,7 @@ class Priced:
 )
 def test_draws_whose_price_is_odd_are_searched_for_alone(worded, family, price):
     directions, meter = planted(worded, family), Priced(price)
-    doses = draws_at_kl(meter, directions, "random", 3, 0.1, start=1.0)  # pyright: ignore[reportArgumentType]
+    doses = draws_at_kl(meter, directions, "random", range(3), 0.1, start=1.0)  # pyright: ignore[reportArgumentType]
     for dose in doses:
         size = dose * directions.residual_norm
         assert price(size) == pytest.approx(0.1, rel=0.051) or (price(size) < 0.1 < price(size * 1.001))
@@ -92,7 +93,25 @@ def test_draws_whose_price_is_odd_are_searched_for_alone(worded, family, price):
 def test_a_draw_costs_the_budget_in_the_mean_over_concepts(worded, family):
     directions = planted(worded, family)
     meter = FluencyMeter(worded, BLOCK, ["the cat sat there", "one stone alone on a mountain"])
-    (dose,) = draws_at_kl(meter, directions, "shuffled_map", 1, 0.05, start=0.3)
+    (dose,) = draws_at_kl(meter, directions, "shuffled_map", [0], 0.05, start=0.3)
     kl = [meter.kl(directions.shift("shuffled_map", c, dose)) for c in directions.concepts]
     assert np.mean(kl) == pytest.approx(0.05, rel=0.051)
     assert max(kl) > 1.01 * min(kl)
+
+
+def test_what_random_directions_reach_is_their_mean_and_two_standard_deviations(worded, family):
+    directions, items = planted(worded, family), protocol(worded, family, "dev", 3)
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there", "one stone alone on a mountain"])
+    reach = random_reach_at_kl(items, directions, meter, n_draws=8, kl_budget=0.3)
+    effects = []
+    for draw in range(-8, 0):  # tested are those from 0 on
+        direction = random_direction(worded.hidden_size, directions.seed, draw)
+        dose = dose_at_kl(lambda d, v=direction: meter.kl(v * d), 0.3, tolerance=0.05)
+        answers = items.score(direction * dose).label_logprob.argmax(1)
+        effects.append([(answers == i)[items.truth != i].mean() for i in range(len(items.labels))])
+    expected = (np.mean(effects, 0) + 2 * np.std(effects, 0, ddof=1)).mean()
+    assert expected > np.mean(effects)
+    # both searches stop anywhere within 5 % of the price, which an answer may hang on
+    assert reach == pytest.approx(expected, abs=0.05)
+    with pytest.raises(FitError, match="draw at least 2"):
+        random_reach_at_kl(items, directions, meter, n_draws=1)
