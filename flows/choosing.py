@@ -69,7 +69,7 @@ def n_drawn(study: Study) -> int:
     """How many random directions the candidates are held against: none where all share a target block."""
     blocks = len({target for _, target in study.pairs}) if n_tried(study) else 0
     tries = study.spec.blocks.tries
-    return min(blocks, tries + tries // 2) * study.spec.blocks.random_draws if blocks > 1 else 0
+    return min(blocks, tries + tries // 2) * study.spec.blocks.control_draws if blocks > 1 else 0
 
 
 def choose(study: Study) -> Work:
@@ -193,7 +193,7 @@ class _Trial:
                 directions = Directions({"transplanted": mapped}, m.target_norm, spec.seed)
                 at = {"kl_budget": spec.validate_.kl_budget, "tick": context.progress}
                 if n_drawn(study) and block not in self._reach:
-                    n_draws = spec.blocks.random_draws
+                    n_draws = spec.blocks.control_draws
                     self._reach[block] = random_reach_at_kl(
                         items, directions, meter, n_draws=n_draws, start=start, **at
                     )

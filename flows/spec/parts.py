@@ -21,7 +21,7 @@ class Blocks(Part):
         target: block of the target.
         tries: pairs of blocks whose effect is tried, those that held-out states speak for the most.
         tolerance: how far the two relative depths of a pair may lie apart; pairs named one by one are not judged by it.
-        random_draws: random directions at each target block that is tried, at the price of the map. What counts of a
+        control_draws: random directions at each target block that is tried, at the price of the map. What counts of a
             map's effect is what lies above theirs; with 0 all of it does.
     """
 
@@ -29,13 +29,13 @@ class Blocks(Part):
     target: Depth = "auto"
     tries: Positive = 6
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.2
-    random_draws: Count = 20
+    control_draws: Count = 20
 
     @model_validator(mode="after")
     def _draws_spread(self) -> Self:
-        if self.random_draws == 1:
+        if self.control_draws == 1:
             raise ValueError(
-                "has one random draw, which does not say how far they spread; set random_draws to 0 or 2 up"
+                "has one random draw, which does not say how far they spread; set control_draws to 0 or 2 up"
             )
         return self
 

@@ -87,7 +87,7 @@ def test_a_block_where_any_direction_does_as_much_is_not_chosen() -> None:
 
 @pytest.mark.parametrize("n", [0, 3])
 def test_a_map_is_held_against_random_directions_of_its_block(spec_path: Path, tmp_path: Path, n: int) -> None:
-    settings = [*SETTINGS, f"blocks.random_draws={n}"]
+    settings = [*SETTINGS, f"blocks.control_draws={n}"]
     run = run_steps(load_spec(spec_path, settings), tmp_path, until="choose")
     found = json.loads(run.context.read("choose")["choice.json"])
     able = [t for t in found["tried"] if t["why"] is None]
