@@ -136,6 +136,7 @@ MISTAKES = [
     ("blocks: {source: deep}", 3, "blocks.source must be a block number such as 14 or a relative depth"),
     ("blocks: {source: 1.5}", 3, "blocks.source must lie between 0.0 and 1.0"),
     ("blocks: {source: -1}", 3, "blocks.source must not be negative; blocks count from 0."),
+    ("blocks: {control_draws: 1}", 3, "blocks has one random draw, which does not say how far they spread; set"),
     ("compute: {device: gpu}", 3, "compute.device cannot be 'gpu'; use auto, cpu, mps, cuda or cuda:N."),
     ("compute: {device_map: even}", 3, "compute.device_map cannot be 'even'; use auto, balanced or sequential."),
     ("corpus: {tokens: first}", 3, "corpus.tokens cannot be 'first'; use last or all."),
