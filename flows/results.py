@@ -10,7 +10,7 @@
 | `doses` | the dose that dev chose for each arm |
 | `match_rate` | share of the source's tokens that end where a token of the target ends |
 | `map` | `estimator`, `lambda`, `heldout_r2`, `survival` of the map behind the transplants |
-| `choice` | blocks, rows and λ that were `chosen`; of all that was `tried` effect on dev and what random directions reach |
+| `choice` | blocks, rows and λ that were `chosen`; of all `tried` the effect and the random directions' on dev |
 | `diagnostics` | per concept what the source's states say of its vector: `d_prime`, `auc`, `split_half_cosine`, … |
 | `rows_fitted` | paired rows behind the map |
 | `effects` | the metric that each protocol's effect is |
