@@ -32,7 +32,7 @@ STEP_VERSIONS = {
     "map": 3,
     "transplant": 2,
     "calibrate": 5,
-    "validate": 6,
+    "validate": 7,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,

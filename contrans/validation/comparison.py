@@ -12,7 +12,7 @@ from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS
 from contrans.validation.protocol import Hits, ItemProtocol, graded_metric
 from contrans.validation.rows import Row, accuracy_of, false_alarms, gain_recovered, gain_rows, mcnemar_rows, rows_of
-from contrans.validation.shares import ConceptHits, mean_share, merged, moved_wrong_way, once
+from contrans.validation.shares import ConceptHits, dealt, mean_share, merged, moved_wrong_way, once
 from contrans.validation.statistics import random_p_value
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,15 @@ def validate(
         All rows, and the summary: gain recovered overall and per concept, and the mean effect of each arm, each with
         `value`, `low` and `high`; gain recovered is None where the own vector gains nothing significant. For each arm
         `effect_per_kl/ARM` is its gain over the unsteered model in units of the effect, per nat of KL; `random_p/ARM`
-        and `shuffled_p/ARM` how often a draw of a control does as well, where there are enough, and
-        `random_METRIC_p/ARM` and `shuffled_METRIC_p/ARM` the same by the protocol's graded metric, if it has one.
+        and `shuffled_p/ARM` how often a draw of a control does as well, where there are enough (of random directions,
+        another for each concept, see `contrans.validation.shares.dealt`), and `random_METRIC_p/ARM` and
+        `shuffled_METRIC_p/ARM` the same by the protocol's graded metric, if it has one.
     """
     score = Scorer(protocol, directions, tick)
     concepts, effect = directions.concepts, protocol.effect
     rows: list[Row] = []
     hits: dict[str, ConceptHits] = {}
-    by_draw: dict[str, list[ConceptHits]] = {}
+    rivals: dict[str, list[ConceptHits]] = {}
     unsteered = score.hits("unsteered", None)
     for arm in ["unsteered", *directions.steered(arms)]:
         dose = None if arm == "unsteered" else doses[arm]
@@ -70,23 +71,22 @@ def validate(
         if dose is not None:
             draws = [moved_wrong_way(found, unsteered, graded_metric(protocol)) for found in draws]
         hits[arm] = merged(draws)
-        if len(draws) > 1:
-            by_draw[arm] = [merged([d]) for d in draws]
-        drawn = by_draw.get(arm, ())
+        drawn = [merged([d]) for d in draws] if len(draws) > 1 else []
         rows += rows_of(protocol, hits[arm], "test", arm, dose, draws=drawn, seed=seed, bootstrap=True)
         if dose is None:
             continue
         rows += gain_rows(protocol, hits, arm, dose, draws=drawn, seed=seed)
         if drawn:
-            rows.append(false_alarms(protocol, hits, arm, dose, drawn, seed=seed))
-        if arm != "random" and arm not in by_draw:
+            rivals[arm] = dealt(drawn) if arm == "random" else drawn
+            rows.append(false_alarms(protocol, hits, arm, dose, rivals[arm], seed=seed))
+        elif arm != "random":
             rows += mcnemar_rows(protocol, hits, arm, dose)
         rows += _costs(protocol.name, meter, directions, arm, dose, each, seed, tick)
     if "prompt" in arms:
         rows += _asked_in_words(protocol, hits, unsteered, concepts, seed, tick)
     keep(hits)
     summary: Summary = {arm: accuracy_of(rows, arm, effect) for arm in hits}
-    for control, draws in by_draw.items():
+    for control, draws in rivals.items():
         if len(draws) >= FEWEST[control]:
             found = _p_values(protocol, hits, control, draws, doses)
             rows += found

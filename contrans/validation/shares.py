@@ -26,6 +26,25 @@ def merged(draws: Sequence[Mapping[str, Hits]]) -> ConceptHits:
     return out
 
 
+def dealt(draws: Sequence[ConceptHits]) -> list[ConceptHits]:
+    """Arms with another direction for each concept, as transplants have, from draws of one that serves all concepts.
+
+    What one direction gives to a label it takes from the others, so its mean over a family's concepts is near chance
+    whatever it does, and a mean over concepts that is held against such means passes by arithmetic. Arm k takes its
+    i-th concept from draw k + i, round and round: every draw serves every concept once.
+
+    Args:
+        draws: per draw the hits by metric and concept.
+    """
+    return [
+        {
+            metric: {c: draws[(k + i) % len(draws)][metric][c] for i, c in enumerate(by_concept)}
+            for metric, by_concept in draw.items()
+        }
+        for k, draw in enumerate(draws)
+    ]
+
+
 def moved_wrong_way(after: Mapping[str, Hits], before: Mapping[str, Hits], metric: str) -> dict[str, Hits]:
     """An arm's hits of each concept with one more metric: whether an item has less of the concept than unsteered.
 

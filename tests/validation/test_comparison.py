@@ -71,6 +71,15 @@ def test_random_draws_give_a_p_value(worded, family):
     assert set(found) == {"all", *(c.concept for c in family)}
     assert 0.01 <= found["all"].value <= 0.1
     assert found["all"].n == 99
+    scores = [p.score(directions.shift("random", "", 2.0, draw)) for draw in range(99)]
+    shares = np.array(
+        [[hit[counts].mean() for hit, counts in (p.hits(s, c)[p.effect] for c in p.concepts)] for s in scores]
+    )
+    moved = np.mean([r.value for r in rows if (r.arm, r.metric) == ("transplanted", p.effect) and r.concept != "all"])
+    # another direction for each concept
+    rivals = [np.mean([shares[(k + i) % 99, i] for i in range(len(p.concepts))]) for k in range(99)]
+    assert found["all"].value == pytest.approx((1 + sum(r >= moved for r in rivals)) / 100)
+    assert max(rivals) > shares.mean(1).max()
 
 
 def test_a_control_of_many_draws_gives_their_mean_and_a_p_value(worded, family):

@@ -9,7 +9,7 @@ import torch
 from contrans.validation.protocol import Hits
 from contrans.validation.resampling import crossed_bootstrap
 from contrans.validation.rows import false_alarms, gain_rows, rows_of
-from contrans.validation.shares import ConceptHits
+from contrans.validation.shares import ConceptHits, dealt
 
 N = 60
 
@@ -81,3 +81,35 @@ def test_false_alarms_are_the_draws_that_would_pass_for_a_transplant():
     assert (row.metric, row.value, row.n) == ("false_alarms", 0.4, 5)
     assert row.low is not None
     assert 0 < row.low < 0.4
+
+
+def test_arms_are_dealt_another_direction_for_each_concept():
+    """A direction that makes the model say one word wherever it can has that word's effect, whole, and no other's."""
+    n, words = 12, ["calm", "proud", "tired"]
+    counts = np.ones(N, dtype=bool)
+    draws: list[ConceptHits] = [
+        {"hit": {word: (np.full(N, float(i == draw % 3)), counts) for i, word in enumerate(words)}} for draw in range(n)
+    ]
+
+    def mean(of: ConceptHits) -> float:
+        return float(np.mean([values.mean() for values, _ in of["hit"].values()]))
+
+    assert {mean(d) for d in draws} == {1 / 3}  # whatever is said
+    arms = dealt(draws)
+    assert len(arms) == n
+    assert {mean(d) for d in arms} == {0, 1}
+    for word in words:
+        assert sorted(d["hit"][word][0][0] for d in arms) == sorted(d["hit"][word][0][0] for d in draws)
+    assert dealt(draws[:1]) == draws[:1]
+
+
+def test_dealt_arms_have_the_spread_of_independent_directions():
+    """What a family's words share out among them does not narrow their mean, as it does for one direction."""
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet([0.5] * 6, size=300)
+    draws: list[ConceptHits] = [
+        {"hit": {str(i): (np.full(N, share), np.ones(N, dtype=bool)) for i, share in enumerate(of)}} for of in shares
+    ]
+    means = np.array([np.mean([values[0] for values, _ in d["hit"].values()]) for d in dealt(draws)])
+    assert means.mean() == pytest.approx(1 / 6)
+    assert means.std() == pytest.approx(shares.std(0).mean() / np.sqrt(6), rel=0.15)
