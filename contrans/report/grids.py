@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from contrans.validation.claims import CONTROLS
 from contrans.validation.curves import area_under_curve, interpolate_at
 from contrans.validation.grids import Grid
 from contrans.validation.row_table import COSTS, MEAN, RowTable
 from contrans.validation.significance import DRAWN, Comparison, compare, comparisons
-from contrans.validation.wording import shown, spoken
+from contrans.validation.wording import listed, p_value, percent, shown, spoken
 
 _BUDGETS = (0.1, 0.3, 1.0)  # nats per token
 _MOST_GRIDS = 4  # of what has no mean; more are one table
@@ -68,6 +69,45 @@ def concepts_grid(table: RowTable) -> Grid | None:
     )
 
 
+def controls_grid(table: RowTable, concept: str) -> Grid | None:
+    """Do the controls do nothing? What each moves against the unsteered model, and the vectors' p-values against it.
+
+    A control that raises the effect and not the selectivity disturbs the model, and carries no concept. "Raised for"
+    names the concepts whose gain (of selectivity, where there is one) lies above 0 by its interval; "pass alone" is the
+    share of draws that would be significant by themselves.
+
+    Args:
+        table: the rows.
+        concept: whose rows; "all" for the mean over concepts.
+
+    Returns:
+        None where no control has a gain.
+    """
+    controls = [arm for arm in CONTROLS if table.find(concept, arm, "gain")]
+    if not controls:
+        return None
+    gains = {"gain": table.effect, "selectivity_gain": "selectivity"}
+    gains = {m: name for m, name in gains.items() if any(table.find(concept, arm, m) for arm in controls)}
+    several = table.concepts() if concept == MEAN and len(table.concepts()) > 1 else []
+    drawn = any(table.find(concept, arm, "false_alarms") for arm in controls)
+    tested = [a for a in ("transplanted", "own") if any(table.find(concept, a, p) for p in DRAWN.values())]
+    columns = ["control", *(f"gain of {spoken(name)}" for name in gains.values()), *["raised for"] * bool(several)]
+    columns += [*["draws", "pass alone"] * drawn, *(f"{arm} against it" for arm in tested)]
+    rows = []
+    for control in controls:
+        cells = [spoken(control), *(_cell(table.find(concept, control, metric)) for metric in gains)]
+        if several:
+            of = [table.find(c, control, list(gains)[-1]) for c in several]
+            cells.append(listed([r["concept"] for r in of if r and (r["low"] or 0) > 0]) or "none")
+        alarms = table.find(concept, control, "false_alarms")
+        if drawn:
+            cells += ["–", "–"] if alarms is None else [str(alarms["n"]), percent(alarms["value"])]
+        found = [table.find(concept, arm, DRAWN.get(control, "")) for arm in tested]
+        rows.append((*cells, *("–" if r is None else p_value(r["value"]) for r in found)))
+    about = "mean over concepts" if concept == MEAN else concept
+    return Grid(f"what controls move against unsteered, {about}, test items", tuple(columns), tuple(rows))
+
+
 def curve_summary(table: RowTable, concept: str = MEAN) -> list[dict[str, Any]]:
     """Every arm's effect at equal KLs, and its mean effect up to the largest KL that all curves reach.
 
@@ -117,6 +157,8 @@ def grids_of(table: RowTable) -> Iterator[Grid]:
     """All tables of a protocol."""
     for concept in table.headlines() if len(table.headlines()) <= _MOST_GRIDS else ():
         yield arms_grid(table, concept)
+        if (controls := controls_grid(table, concept)) is not None:
+            yield controls
     for grid in (concepts_grid(table), *(curves_grid(table, concept) for concept in table.headlines())):
         if grid is not None:
             yield grid
