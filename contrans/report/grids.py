@@ -14,6 +14,7 @@ _BUDGETS = (0.1, 0.3, 1.0)  # nats per token
 _MOST_GRIDS = 4  # of what has no mean; more are one table
 _WHAT = {"capability": "task"}
 """What a protocol is scored on, where that is no concept."""
+_CARRIERS = ("transplanted", "own")
 _COST_NAMES = {"kl": "KL", "perplexity_ratio": "perplexity ×"}
 
 
@@ -89,22 +90,23 @@ def controls_grid(table: RowTable, concept: str) -> Grid | None:
     gains = {"gain": table.effect, "selectivity_gain": "selectivity"}
     gains = {m: name for m, name in gains.items() if any(table.find(concept, arm, m) for arm in controls)}
     several = table.concepts() if concept == MEAN and len(table.concepts()) > 1 else []
-    drawn = any(table.find(concept, arm, "false_alarms") for arm in controls)
-    tested = [a for a in ("transplanted", "own") if any(table.find(concept, a, p) for p in DRAWN.values())]
+    alarms = {arm: row for arm in controls if (row := table.find(concept, arm, "false_alarms"))}
+    against = {(c, a): row for c, p in DRAWN.items() for a in _CARRIERS if (row := table.find(concept, a, p))}
+    n_draws = {control: row["n"] for (control, _), row in against.items()} | {c: row["n"] for c, row in alarms.items()}
+    tested = [arm for arm in _CARRIERS if any(arm == carrier for _, carrier in against)]
     columns = ["control", *(f"gain of {spoken(name)}" for name in gains.values()), *["raised for"] * bool(several)]
-    columns += [*["draws", "pass alone"] * drawn, *(f"{arm} against it" for arm in tested)]
+    columns += [*["draws"] * bool(n_draws), *["pass alone"] * bool(alarms), *(f"{arm} against it" for arm in tested)]
     rows = []
     for control in controls:
         cells = [spoken(control), *(_cell(table.find(concept, control, metric)) for metric in gains)]
         if several:
             of = [table.find(c, control, list(gains)[-1]) for c in several]
             cells.append(listed([r["concept"] for r in of if r and (r["low"] or 0) > 0]) or "none")
-        alarms = table.find(concept, control, "false_alarms")
-        if drawn:
-            cells += ["–", "–"] if alarms is None else [str(alarms["n"]), percent(alarms["value"])]
-        found = [table.find(concept, arm, DRAWN.get(control, "")) for arm in tested]
+        cells += [str(n_draws.get(control, "–"))] * bool(n_draws)
+        cells += [percent(alarms[control]["value"]) if control in alarms else "–"] * bool(alarms)
+        found = [against.get((control, arm)) for arm in tested]
         rows.append((*cells, *("–" if r is None else p_value(r["value"]) for r in found)))
-    about = "mean over concepts" if concept == MEAN else concept
+    about = "mean over concepts" if concept == MEAN else f"{concept}{' (p before Holm)' * bool(tested)}"
     return Grid(f"what controls move against unsteered, {about}, test items", tuple(columns), tuple(rows))
 
 
@@ -153,12 +155,17 @@ def curves_grid(table: RowTable, concept: str = MEAN) -> Grid | None:
     return Grid(f"{spoken(table.effect)} at equal KL, dev items", columns, tuple(rows), bold)
 
 
+def grids_about(table: RowTable, concept: str) -> Iterator[Grid]:
+    """What the arms do to one concept, or to the mean over all, and what the controls do."""
+    yield arms_grid(table, concept)
+    if (controls := controls_grid(table, concept)) is not None:
+        yield controls
+
+
 def grids_of(table: RowTable) -> Iterator[Grid]:
     """All tables of a protocol."""
     for concept in table.headlines() if len(table.headlines()) <= _MOST_GRIDS else ():
-        yield arms_grid(table, concept)
-        if (controls := controls_grid(table, concept)) is not None:
-            yield controls
+        yield from grids_about(table, concept)
     for grid in (concepts_grid(table), *(curves_grid(table, concept) for concept in table.headlines())):
         if grid is not None:
             yield grid

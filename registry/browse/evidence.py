@@ -10,7 +10,7 @@ from markupsafe import Markup
 from contrans.errors import ArtifactError
 from contrans.report.drawing import steered_arms
 from contrans.report.evidence import Evidence
-from contrans.report.grids import arms_grid, grids_of
+from contrans.report.grids import grids_about, grids_of
 from contrans.validation.finding import Finding
 from contrans.validation.grids import Grid
 from contrans.validation.row_table import MEAN, RowTable
@@ -120,7 +120,7 @@ def _panel(validation: Version, evidence: Evidence, concept: str) -> Panel:
         validation=validation,
         protocol=spoken(table.protocol),
         headline=headline(table, concept),
-        grids=(*([arms_grid(table, about)] if about not in table.headlines() else []), *grids_of(table)),
+        grids=(*(grids_about(table, about) if about not in table.headlines() else ()), *grids_of(table)),
         charts=tuple(chart for chart in charts if chart),
         arms=tuple((arm_class(arm), spoken(arm)) for arm in dict.fromkeys(drawn)),
         findings=evidence.findings,

@@ -18,6 +18,7 @@ def with_controls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.append(row(concept, arm, "selectivity_gain", much, low=much - 0.03, high=much + 0.03, dose=0.2))
         found.append(row("all", arm, "false_alarms", 0.3, low=0.2, high=0.4, n=draws, dose=0.2))
     found += [row("all", arm, "random_p", p, n=149) for arm, p in (("transplanted", 1 / 150), ("own", 0.2))]
+    found.append(row("fear", "own", "random_p", 0.3, n=149))
     return [*found, row("all", "wrong_concept", "gain", -0.1, low=-0.2, high=0.0, dose=0.2)]
 
 
@@ -45,5 +46,10 @@ def test_what_the_controls_move_has_a_table_of_its_own():
     alone = [r for r in with_controls(emotion_rows()) if r["concept"] in ("fear", "all")]
     one = controls_grid(RowTable.of(alone), "fear")
     assert one is not None
-    assert "raised for" not in one.columns
+    assert one.columns == ("control", "gain of logit accuracy", "gain of selectivity", "draws", "own against it")
+    assert one.title == "what controls move against unsteered, fear (p before Holm), test items"
+    assert one.rows[:2] == (
+        ("random", "0.02 [0.01, 0.03]", "0.10 [0.07, 0.13]", "149", "p = 0.30"),
+        ("shuffled map", "-0.02 [-0.03, -0.01]", "-0.02 [-0.05, 0.01]", "–", "–"),
+    )
     assert controls_grid(RowTable.of(emotion_rows()), "all") is None
