@@ -10,6 +10,7 @@ from contrans.validation.protocol import Hits
 from contrans.validation.resampling import crossed_bootstrap
 from contrans.validation.rows import false_alarms, gain_rows, rows_of
 from contrans.validation.shares import ConceptHits, dealt
+from contrans.validation.statistics import random_p_value
 
 N = 60
 
@@ -113,3 +114,22 @@ def test_dealt_arms_have_the_spread_of_independent_directions():
     means = np.array([np.mean([values[0] for values, _ in d["hit"].values()]) for d in dealt(draws)])
     assert means.mean() == pytest.approx(1 / 6)
     assert means.std() == pytest.approx(shares.std(0).mean() / np.sqrt(6), rel=0.15)
+
+
+def test_the_p_value_of_a_mean_over_concepts_is_uniform_where_there_is_no_effect():
+    """Transplants that are random directions, one for each concept, pass no more often than promised."""
+    rng = np.random.default_rng(5)
+    counts = np.ones(1, dtype=bool)
+    dealt_p, shared_p = [], []
+    for _ in range(400):
+        shares = rng.dirichlet([0.5] * 6, size=99 + 6)
+        moved = float(np.mean([shares[99 + i, i] for i in range(6)]))
+        draws: list[ConceptHits] = [
+            {"hit": {str(i): (np.array([share]), counts) for i, share in enumerate(of)}} for of in shares[:99]
+        ]
+        rivals = [np.mean([values[0] for values, _ in d["hit"].values()]) for d in dealt(draws)]
+        dealt_p.append(random_p_value(moved, np.array(rivals)))
+        shared_p.append(random_p_value(moved, shares[:99].mean(1)))
+    assert np.mean(np.array(dealt_p) <= 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(dealt_p) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(np.array(shared_p) <= 0.05) > 0.3  # of one direction for all
