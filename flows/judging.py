@@ -82,7 +82,13 @@ def protocol(study: Study, model: Model, split: str, block: int, precision: str)
     from contrans.validation.emotion import EmotionProtocol
 
     return EmotionProtocol(
-        model, study.family, block=block, split=split, per_label=_per_label(study, split), precision=precision
+        model,
+        study.family,
+        block=block,
+        split=split,
+        per_label=_per_label(study, split),
+        effect=v.effect,
+        precision=precision,
     )
 
 

@@ -208,7 +208,7 @@ def _study(session: Session, models: Mapping[str, ModelRecord]) -> Study:
 
 def _leave_note(found: Mapping[str, Any]) -> None:
     """Leaves the verdict and the ids elsewhere on the flow run's page."""
-    lines = [verdict(found["summary"], found["spec"]["validate"]["protocol"]), ""]
+    lines = [verdict(found["summary"], found["effects"][found["spec"]["validate"]["protocol"]]), ""]
     lines += [f"- {key}: `{found['run'][key]}`" for key in ("id", "mlflow_run_id", "spec_hash")]
     lines += [f"- {version['kind']}: `{version['ref']}`" for version in found["versions"]]
     create_markdown_artifact("\n".join(lines), key="contrans-run", description="What the run found")

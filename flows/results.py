@@ -129,18 +129,19 @@ def concepts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 _SAID = {
-    "emotion": "of the answers name the transplanted concept",
-    "truthfulqa": "of the questions get their true answer",
-    "toxicity": "of the texts are fit to read and not toxic",
+    "logit_accuracy": "of the answers name the transplanted concept",
+    "selectivity": "of the answers name the transplanted concept beyond the rate of mistakes",
+    "mc1": "of the questions get their true answer",
+    "non_toxic": "of the texts are fit to read and not toxic",
 }
 
 
-def verdict(summary: Mapping[str, Mapping[str, Any] | None], protocol: str = "emotion") -> str:
-    """What the numbers say, in a sentence or two."""
+def verdict(summary: Mapping[str, Mapping[str, Any] | None], effect: str = "logit_accuracy") -> str:
+    """What the numbers say of a protocol's effect, in a sentence or two."""
     base, moved = summary.get("unsteered"), summary.get("transplanted")
     if not base or not moved or base["value"] is None or moved["value"] is None:
         return "There is nothing to judge: the unsteered or the transplanted arm has no value."
-    change = f"{_percent(moved)} {_SAID[protocol]}, against {_percent(base)} unsteered"
+    change = f"{_percent(moved)} {_SAID[effect]}, against {_percent(base)} unsteered"
     controls = [
         (name, arm)
         for name in ("random", "shuffled_map", "wrong_concept")

@@ -32,7 +32,7 @@ STEP_VERSIONS = {
     "map": 3,
     "transplant": 2,
     "calibrate": 5,
-    "validate": 7,
+    "validate": 8,
     "cross": 1,
     "perplexity": 1,
     "samples": 1,
@@ -129,6 +129,8 @@ def build_steps(spec: PipelineSpec, source: ModelFacts, target: ModelFacts) -> l
     v = spec.validate_
     dev, test = items(s, "dev"), items(s, "test")
     judged = {"protocol": v.protocol, "prompt": v.prompt, "classifier": v.classifier, "generic": s.generic.hash}
+    if v.protocol == "emotion":
+        judged["effect"] = v.effect
     fitted = {**spec.map.canonical(), "seed": spec.seed, "rows": spec.corpus.texts, "corpus": s.texts.hash}
     captures = tuple(f"capture corpus · {side}" for side in models if of_corpus)
     # a map from all tokens is made by the models themselves, while they read

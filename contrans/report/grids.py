@@ -7,6 +7,7 @@ from contrans.validation.claims import CONTROLS
 from contrans.validation.curves import area_under_curve, interpolate_at
 from contrans.validation.grids import Grid
 from contrans.validation.row_table import COSTS, MEAN, RowTable
+from contrans.validation.shares import ACCURACY, SELECTIVITY
 from contrans.validation.significance import DRAWN, Comparison, compare, comparisons
 from contrans.validation.wording import listed, p_value, percent, shown, spoken
 
@@ -87,8 +88,9 @@ def controls_grid(table: RowTable, concept: str) -> Grid | None:
     controls = [arm for arm in CONTROLS if table.find(concept, arm, "gain")]
     if not controls:
         return None
-    gains = {"gain": table.effect, "selectivity_gain": "selectivity"}
+    gains = {"gain": table.effect, **{f"{metric}_gain": metric for metric in (ACCURACY, SELECTIVITY)}}
     gains = {m: name for m, name in gains.items() if any(table.find(concept, arm, m) for arm in controls)}
+    selective = next((m for m, name in gains.items() if name == SELECTIVITY), "gain")
     several = table.concepts() if concept == MEAN and len(table.concepts()) > 1 else []
     alarms = {arm: row for arm in controls if (row := table.find(concept, arm, "false_alarms"))}
     against = {(c, a): row for c, p in DRAWN.items() for a in _CARRIERS if (row := table.find(concept, a, p))}
@@ -100,7 +102,7 @@ def controls_grid(table: RowTable, concept: str) -> Grid | None:
     for control in controls:
         cells = [spoken(control), *(_cell(table.find(concept, control, metric)) for metric in gains)]
         if several:
-            of = [table.find(c, control, list(gains)[-1]) for c in several]
+            of = [table.find(c, control, selective) for c in several]
             cells.append(listed([r["concept"] for r in of if r and (r["low"] or 0) > 0]) or "none")
         cells += [str(n_draws.get(control, "–"))] * bool(n_draws)
         cells += [percent(alarms[control]["value"]) if control in alarms else "–"] * bool(alarms)

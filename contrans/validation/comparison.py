@@ -12,7 +12,7 @@ from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import CURVE_DRAWS
 from contrans.validation.protocol import Hits, ItemProtocol, graded_metric
 from contrans.validation.rows import Row, accuracy_of, false_alarms, gain_recovered, gain_rows, mcnemar_rows, rows_of
-from contrans.validation.shares import ConceptHits, dealt, mean_share, merged, moved_wrong_way, once
+from contrans.validation.shares import ConceptHits, dealt, mean_share, merged, moved_wrong_way, n_counted, once
 from contrans.validation.statistics import random_p_value
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def validate(
             key = "gain_recovered" if concept == "all" else f"gain_recovered/{concept}"
             summary[key] = {"value": value, "low": low, "high": high}
             if value is not None:
-                n = int(sum(hits["own"][effect][c][1].sum() for c in names))
+                n = n_counted(hits["own"][effect], names)
                 dose = doses["transplanted"]
                 rows.append(
                     Row(concept, protocol.name, "test", "transplanted", "gain_recovered", dose, value, low, high, n)

@@ -201,7 +201,7 @@ def cross_effects(
 def _compared(
     concept_in: str, concept_measured: str, after: _Hit, before: _Hit, *, draws: int, seed: int
 ) -> CrossEffect:
-    n = int(after[1].sum())
+    n = int(np.count_nonzero(after[1]))
     if n == 0 or not before[1].any():
         raise FitError(f"No item counts for {concept_measured!r}, so nothing can be measured; give items for it.")
 

@@ -16,18 +16,20 @@ import numpy as np
 import torch
 
 from contrans.concepts.contrast import ContrastSet, Example
-from contrans.errors import TextError
+from contrans.errors import SpecError, TextError
 from contrans.models import Model
 from contrans.states.encode import encode
 from contrans.validation.engine import ScoringEngine
 from contrans.validation.items import few_shot_prefix, ordered
 from contrans.validation.labels import label_tokens, told_apart_by_first_token
 from contrans.validation.protocol import Hits
-from contrans.validation.shares import SELECTIVITY
+from contrans.validation.shares import ACCURACY, SELECTIVITY
 from contrans.validation.vocabulary import total_and_best
 
 REQUEST = "For the next scenario, answer {label}.\n\n"
 """What the arm `prompt` says in words."""
+EFFECTS = (ACCURACY, SELECTIVITY)
+"""Metrics that the protocol can be about."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class EmotionProtocol:
 
     Attributes:
         name: "emotion".
-        effect: "logit_accuracy".
+        effect: one of `EFFECTS`.
         graded: "label_probability".
         concepts: the family's concepts.
         labels: the word for each of them.
@@ -89,7 +91,6 @@ class EmotionProtocol:
     """
 
     name = "emotion"
-    effect = "logit_accuracy"
     graded = "label_probability"
 
     def __init__(
@@ -100,6 +101,7 @@ class EmotionProtocol:
         block: int,
         split: str,
         per_label: int | None = None,
+        effect: str = ACCURACY,
         precision: str = "float32",
         batch_tokens: int = 4096,
     ) -> None:
@@ -111,12 +113,17 @@ class EmotionProtocol:
             block: the block whose output will be shifted.
             split: "dev" or "test".
             per_label: most scenarios of each label; all if None.
+            effect: the metric that arms are judged and doses chosen by, one of `EFFECTS`.
             precision: "float32" or "bfloat16" products.
             batch_tokens: most tokens in one batch.
 
         Raises:
             TextError: the sets are no family, a split is empty, or two labels are the same tokens.
+            SpecError: an unknown effect.
         """
+        if effect not in EFFECTS:
+            raise SpecError(f"The emotion protocol has no effect {effect!r}; use one of {', '.join(EFFECTS)}.")
+        self.effect = effect
         templates = {c.template for c in family}
         if len(templates) != 1 or len(family) < 2:
             raise TextError(
@@ -238,7 +245,7 @@ class EmotionProtocol:
         n_others = len(self.labels) - 1
         logit = scores.logit_hits(label).astype(float)
         found = {
-            "logit_accuracy": (logit, negative),
+            ACCURACY: (logit, negative),
             "token_accuracy": (scores.token_hits(label).astype(float), negative),
             "logit_accuracy_positives": (logit, ~negative),
             "label_probability": (scores.probability(label), negative),
@@ -248,7 +255,7 @@ class EmotionProtocol:
             found["first_token_accuracy"] = ((scores.first_logprob.argmax(1) == label).astype(float), negative)
         if n_others == 1:
             found["uncalibrated_accuracy"] = (raw.logit_hits(label).astype(float), negative)
-        return found
+        return {self.effect: found[self.effect], **found}
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:

@@ -18,6 +18,7 @@ from contrans.validation.claims import (
 )
 from contrans.validation.finding import Finding, Severity
 from contrans.validation.row_table import MEAN, SIDE_EFFECT_PROTOCOLS, RowTable
+from contrans.validation.shares import ACCURACY, SELECTIVITY
 from contrans.validation.signatures import (
     concept_absent,
     corpus_does_not_cover,
@@ -141,6 +142,7 @@ def _what_a_control_moves(table: RowTable, concept: str, arm: str) -> Finding | 
     gain = table.find(concept, arm, "gain")
     if gain is None or gain["low"] is None or gain["low"] <= 0:
         return None
+    # where the selectivity is the effect, this one is not there, and all of the gain counts
     alarms, selective = (table.find(concept, arm, metric) for metric in ("false_alarms", "selectivity_gain"))
     share = alarms["value"] if alarms else None
     if selective is None:
@@ -220,9 +222,11 @@ def _of_the_text(table: RowTable) -> Iterator[Finding | None]:
 def item_count(table: RowTable) -> int | None:
     """Fewest items behind an effect of the transplant, for `power_note`; None where the effect is no share.
 
-    A mean over concepts counts an item once per concept, so concepts are counted one by one where there are any.
+    A mean over concepts counts an item once per concept, so concepts are counted one by one where there are any. Of the
+    selectivity the scenarios of others count, whose share it is but for the few of the concept's own.
     """
-    rows = [row for c in table.concepts() or [MEAN] if (row := table.find(c, "transplanted", table.effect))]
+    effect = ACCURACY if table.effect == SELECTIVITY else table.effect
+    rows = [row for c in table.concepts() or [MEAN] if (row := table.find(c, "transplanted", effect))]
     ends = [end for row in rows for end in (row["value"], row["low"], row["high"]) if end is not None]
     share = all(0 <= end <= 1 for end in ends) and table.protocol not in SIDE_EFFECT_PROTOCOLS
     return min((row["n"] for row in rows), default=None) if share else None

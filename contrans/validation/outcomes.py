@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from contrans.errors import ContransError
-
-if TYPE_CHECKING:
-    from contrans.validation.shares import ConceptHits
+from contrans.validation.shares import ConceptHits, by_item
 
 FILE = "items.json"
 
@@ -24,7 +22,7 @@ class Outcomes:
         effect: the protocol's metric that this is about, such as "logit_accuracy".
         items: a name for each item, equal where the item is.
         arms: per arm and concept float64 [items]: how right each item is, a share where an arm has several draws; NaN
-            where the item does not count for the concept.
+            where the item does not count for the concept. Their mean over items is the effect.
     """
 
     effect: str
@@ -35,7 +33,7 @@ class Outcomes:
     def of(cls, effect: str, items: Sequence[str], hits: Mapping[str, ConceptHits]) -> Outcomes:
         """From the hits of each arm, see `contrans.validation.rows`."""
         arms = {
-            arm: {concept: np.where(counts, hit, np.nan) for concept, (hit, counts) in of[effect].items()}
+            arm: {concept: by_item(hit, counts) for concept, (hit, counts) in of[effect].items()}
             for arm, of in hits.items()
         }
         return cls(effect, tuple(items), arms)

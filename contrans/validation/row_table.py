@@ -16,7 +16,7 @@ SIDE_EFFECT_PROTOCOLS = ("perplexity", "capability")
 MEAN = "all"
 """The concept of a row that is a mean over concepts."""
 
-_DERIVED = ("gain", "selectivity_gain", "false_alarms", "gain_recovered")
+_DERIVED = ("gain", "selectivity_gain", "logit_accuracy_gain", "false_alarms", "gain_recovered")
 _FIELDS = ("concept", "protocol", "split", "arm", "metric", "dose", "value", "low", "high", "n")
 _BORROWED = {"wrong_concept": ("transplanted",)}
 

@@ -8,7 +8,7 @@ import numpy as np
 from contrans.validation.protocol import ItemProtocol
 from contrans.validation.resampling import cluster_bootstrap, crossed_bootstrap
 from contrans.validation.row_table import MEAN
-from contrans.validation.shares import SELECTIVITY, ConceptHits, mean_share, once, share_of
+from contrans.validation.shares import ACCURACY, SELECTIVITY, ConceptHits, mean_share, n_counted, once, share_of
 from contrans.validation.statistics import bca_bootstrap, holm, mcnemar, wilson
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -23,8 +23,8 @@ class Row:
         protocol: such as "emotion".
         split: "dev", "test", or "generic" for text that has nothing to do with the concept.
         arm: one of `contrans.validation.arms.ARMS`.
-        metric: "logit_accuracy", "kl", "gain" and "selectivity_gain" (over the unsteered arm), "gain_recovered",
-            "mcnemar_p", …
+        metric: "logit_accuracy", "kl", "gain" (of the effect, over the unsteered arm), "selectivity_gain" or
+            "logit_accuracy_gain" (of the one that is not the effect), "gain_recovered", "mcnemar_p", …
         dose: size of the shift in residual norms; None where nothing is shifted.
         value: the measured value.
         low: lower end of its 95 % interval, if it has one.
@@ -78,12 +78,12 @@ def rows_of(
     for metric, by_concept in hits.items():
         for concept in [*by_concept, MEAN]:
             chosen = list(by_concept) if concept == MEAN else [concept]
-            n = int(sum(np.count_nonzero(by_concept[c][1]) for c in chosen))
+            n = n_counted(by_concept, chosen)
             if n == 0:
                 continue
             value = mean_share([by_concept[c] for c in chosen], once(protocol.n_items)).item()
             low = high = None
-            if concept != MEAN and _binary(by_concept[concept][0]):
+            if concept != MEAN and _is_share(*by_concept[concept]):
                 share = wilson(round(value * n), n)
                 low, high = share.low, share.high
             elif bootstrap:
@@ -93,8 +93,9 @@ def rows_of(
     return rows
 
 
-def _binary(hit: np.ndarray) -> bool:
-    return set(np.unique(hit)) <= {0.0, 1.0}
+def _is_share(hit: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether the mean is a share of items that are right or wrong, and no sum of several."""
+    return set(np.unique(hit)) <= {0.0, 1.0} and int(counts.max()) <= 1
 
 
 def _interval(statistic: Statistic, n_items: int, seed: int, *, draws: int = 2000) -> tuple[float, float]:
@@ -142,15 +143,17 @@ def gain_rows(
 ) -> list[Row]:
     """How much more an arm has than the unsteered model on the same items, with paired intervals as `rows_of` has them.
 
-    Of the effect it is the metric "gain", of `SELECTIVITY`, where the protocol has it, "selectivity_gain".
+    Of the effect it is the metric "gain"; of `ACCURACY` and `SELECTIVITY`, where the protocol has them and is about
+    another, "logit_accuracy_gain" and "selectivity_gain".
     """
     rows = []
-    for name, metric in (("gain", protocol.effect), ("selectivity_gain", SELECTIVITY)):
+    others = [metric for metric in (ACCURACY, SELECTIVITY) if metric != protocol.effect]
+    for name, metric in (("gain", protocol.effect), *((f"{other}_gain", other) for other in others)):
         after, before = hits[arm].get(metric, {}), hits["unsteered"].get(metric, {})
         for concept in [MEAN, *after] if after else []:
             chosen = list(after) if concept == MEAN else [concept]
             low, high = _ends(protocol, hits[arm], draws, metric, chosen, seed, before=hits["unsteered"])
-            n = int(sum(np.count_nonzero(after[c][1]) for c in chosen))
+            n = n_counted(after, chosen)
             w = once(protocol.n_items)
             value = (mean_share([after[c] for c in chosen], w) - mean_share([before[c] for c in chosen], w)).item()
             rows.append(Row(concept, protocol.name, "test", arm, name, dose, value, low, high, n))
@@ -186,16 +189,27 @@ def false_alarms(
     return Row(MEAN, protocol.name, "test", arm, "false_alarms", dose, *ends, len(draws))
 
 
+def _two_valued(before: np.ndarray, after: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether the items of each group are right or wrong, whatever values that has."""
+    groups = range(1, int(counts.max()) + 1)
+    return all(len(np.unique([before[counts == g], after[counts == g]])) <= 2 for g in groups)
+
+
 def mcnemar_rows(protocol: ItemProtocol, hits: Mapping[str, ConceptHits], arm: str, dose: float | None) -> list[Row]:
     """Exact McNemar p-values of an arm against the unsteered model for each concept, and the same after Holm.
 
-    None where the effect is no share of items that are right or wrong.
+    None where items are not right or wrong. Of a selectivity all scenarios count alike, those of the concept and the
+    others': whether they get its label.
     """
     after, before = hits[arm][protocol.effect], hits["unsteered"][protocol.effect]
-    if not all(_binary(h) for h, _ in (*after.values(), *before.values())):
+    if not all(_two_valued(before[c][0], *of) for c, of in after.items()):
         return []
-    p = {c: mcnemar(before[c][0][counts] > 0.5, hit[counts] > 0.5) for c, (hit, counts) in after.items()}
-    n = {c: int(counts.sum()) for c, (_, counts) in after.items()}
+    # an item that is more right under one of the two is right under that one alone
+    p = {
+        c: mcnemar((before[c][0] > hit)[counts > 0], (hit > before[c][0])[counts > 0])
+        for c, (hit, counts) in after.items()
+    }
+    n = {c: n_counted(after, [c]) for c in after}
     return [
         Row(concept, protocol.name, "test", arm, metric, dose, value, None, None, n[concept])
         for metric, values in (("mcnemar_p", p), ("mcnemar_p_holm", holm(p)))

@@ -1,13 +1,19 @@
 """Shares of items: from hits to means over items and concepts, under any weights."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contrans.validation.protocol import Hits
+if TYPE_CHECKING:  # results are shown without torch, which protocols are made with
+    from contrans.validation.protocol import Hits
 
 ConceptHits = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 """Per metric and concept: how right each item is (a share of draws), and which items count."""
+ACCURACY = "logit_accuracy"
+"""The share of the others' scenarios that get a concept's label, as Dong et al. 2024 count."""
 SELECTIVITY = "selectivity"
 """The metric that tells a concept from a disturbance, see `contrans.validation.emotion.EmotionProtocol.hits`."""
 
@@ -62,6 +68,11 @@ def moved_wrong_way(after: Mapping[str, Hits], before: Mapping[str, Hits], metri
     }
 
 
+def n_counted(by_concept: Mapping[str, tuple[np.ndarray, np.ndarray]], concepts: Iterable[str]) -> int:
+    """Items that count for concepts, each as often as it counts."""
+    return int(sum(np.count_nonzero(by_concept[concept][1]) for concept in concepts))
+
+
 def share_of(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean of hits over the items that count, for each row of weights [resamples, items].
 
@@ -73,6 +84,15 @@ def share_of(hit: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> np.nda
         with np.errstate(invalid="ignore", divide="ignore"):
             total = total + ((hit * of_group) @ weights.T / (weights @ of_group)).T
     return np.asarray(total)
+
+
+def by_item(hit: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Hits [items] whose plain mean over the items that count is their share, NaN where an item does not count."""
+    n = np.count_nonzero(counts)
+    weight = np.full(len(counts), np.nan)
+    for group in range(1, int(counts.max()) + 1):
+        weight[counts == group] = n / np.count_nonzero(counts == group)
+    return hit * weight
 
 
 def mean_share(by_concept: Iterable[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:

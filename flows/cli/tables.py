@@ -32,13 +32,13 @@ def result_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield StabilityResult.from_json(found["stability"]).table()
     if found["samples"]:
         yield Samples.from_rows(found["samples"]).table()
-    yield Text(verdict(found["summary"], found["spec"]["validate"]["protocol"]))
+    yield Text(verdict(found["summary"], found["effects"][found["spec"]["validate"]["protocol"]]))
 
 
 def sweep_tables(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     """The table of a sweep's document, and the verdict on each point."""
     yield sweep_grid(found)
     for point in found["sweep"]["points"]:
-        said = point["error"] or verdict(point["summary"], found["spec"]["validate"]["protocol"])
+        said = point["error"] or verdict(point["summary"], *point["effects"].values())
         style = "red" if point["error"] else ""
         yield Text.assemble((f"{label_of(point['values'])}: ", "bold"), (said, style))

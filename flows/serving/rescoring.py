@@ -11,7 +11,7 @@ from contrans.errors import RegistryError
 from contrans.models import ModelRecord
 from contrans.validation.outcomes import FILE, Outcomes
 from contrans.validation.rows import Row, gain_recovered, gain_rows, mcnemar_rows, rows_of
-from contrans.validation.shares import merged
+from contrans.validation.shares import merged, n_counted
 from flows.judging import items, protocol
 from flows.spec import PipelineSpec
 from flows.study import study
@@ -229,7 +229,7 @@ def _gains(
         value, low, high = gain_recovered(hits, effect, of, n_items, seed)
         if value is None:
             continue
-        n = int(sum(hits["own"][effect][c][1].sum() for c in of))
+        n = n_counted(hits["own"][effect], of)
         yield Row(concept, name, "test", "transplanted", "gain_recovered", dose, value, low, high, n)
 
 

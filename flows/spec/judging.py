@@ -18,6 +18,9 @@ class Validate(Part):
 
     Attributes:
         protocol: "emotion" (which of a family's labels does the model name?), "truthfulqa" or "toxicity".
+        effect: of emotion, what the arms are judged and doses chosen by: "logit_accuracy", the share of the others'
+            scenarios that get the concept's label, or "selectivity", which takes off what any disturbance adds to it
+            (see `contrans.validation.emotion.EmotionProtocol.hits`). Both are measured.
         data: the protocol's data set: TruthfulQA's CSV, Toxigen's folder or CSV.
         prompt: of TruthfulQA: "qa_primer" or "paper".
         classifier: of toxicity: a folder or Hub id of a text-classification model.
@@ -45,6 +48,7 @@ class Validate(Part):
     """
 
     protocol: Literal["emotion", "truthfulqa", "toxicity"] = "emotion"
+    effect: Literal["logit_accuracy", "selectivity"] = "logit_accuracy"
     data: Text | None = None
     prompt: Literal["qa_primer", "paper"] = "qa_primer"
     classifier: Text | None = None

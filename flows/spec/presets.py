@@ -4,7 +4,7 @@
 |---|---|
 | paper | Dong et al. 2024 (arXiv 2405.13578): min-norm map on truncated sentences, one pair of blocks at depth .75 |
 | default | blocks, rows and estimator chosen by their effect on dev, doses by effect |
-| strict | the same, with every arm at one price in KL, 149 random directions and all test items |
+| strict | the same by selectivity, with every arm at one price in KL, 149 random directions and all test items |
 """
 
 from collections.abc import Mapping
@@ -44,6 +44,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "prompt",
                 "paper",
             ],
+            "effect": "selectivity",
             "select": "kl",
             "kl_budget": 0.1,
             "random_draws": 149,  # so that Holm over six concepts can reach .05

@@ -64,6 +64,19 @@ def test_verdict(changes: dict[str, Any], said: str) -> None:
     assert said in verdict({**summary, **changes})
 
 
+def test_a_verdict_says_what_its_share_is_of() -> None:
+    selective = {
+        "unsteered": arm(0.0, -0.01, 0.01),
+        "transplanted": arm(0.7, 0.6, 0.8),
+        "random": arm(-0.02, -0.1, 0.1),
+    }
+    said = verdict(selective, "selectivity")
+    assert (
+        "70 % of the answers name the transplanted concept beyond the rate of mistakes, against 0 % unsteered" in said
+    )
+    assert "(controls: random -2 %)" in said
+
+
 def test_tracking_flattens_the_spec_and_names_metrics_validly(done: Done) -> None:
     flat = dict(parameters(done.found["spec"]))
     assert flat["validate.doses"] == "0.2, 0.5"

@@ -39,6 +39,7 @@ def test_a_preset_stands_where_a_spec_says_nothing(tmp_path: Path) -> None:
     strict = read(tmp_path, f"{MODELS}preset: strict\nvalidate: {{kl_budget: 0.3}}\n")
     assert (strict.validate_.select, strict.validate_.kl_budget, strict.validate_.random_draws) == ("kl", 0.3, 149)
     assert set(strict.validate_.arms) == set(ARMS)
+    assert (strict.validate_.effect, paper.validate_.effect) == ("selectivity", "logit_accuracy")
     assert strict.blocks.source == "auto"
     for name in PRESETS:
         assert read(tmp_path, MODELS, f"preset={name}").preset == name

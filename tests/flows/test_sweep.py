@@ -126,6 +126,15 @@ def test_strict_one_map_for_all_and_several_concepts_run_through(studies: Studie
     assert ended["code"] == 0, ended["err"]
     found = studies.found(tiny_studies.STRICT)
     assert found["spec"]["validate"]["select"] == "kl"
+    assert found["effects"] == {"emotion": "selectivity"}
+    # what the runs' numbers, the choice and the kept items are about
+    moved = next(
+        r for r in found["validations"] if (r["concept"], r["arm"], r["metric"]) == ("all", "own", "selectivity")
+    )
+    assert found["summary"]["own"]["value"] == moved["value"]
+    assert {"gain", "logit_accuracy_gain"} <= {row["metric"] for row in found["validations"]}
+    assert "selectivity at equal KL" in ended["out"]
+    assert "beyond the rate of mistakes" in ended["out"]
     assert found["choice"]["chosen"]["mix"] == ["spread"]
     assert found["rows_fitted"] == 30
     # three concepts: each alone, and every pair

@@ -53,3 +53,13 @@ def test_what_the_controls_move_has_a_table_of_its_own():
         ("shuffled map", "-0.02 [-0.03, -0.01]", "-0.02 [-0.05, 0.01]", "–", "–"),
     )
     assert controls_grid(RowTable.of(emotion_rows()), "all") is None
+
+
+def test_where_the_effect_is_the_selectivity_the_controls_are_judged_by_it_and_the_accuracy_stands_beside():
+    names = {"gain": "logit_accuracy_gain", "selectivity_gain": "gain"}
+    rows = [{**r, "metric": names.get(r["metric"], r["metric"])} for r in with_controls(emotion_rows())]
+    rows += [{**r, "metric": "selectivity"} for r in rows if r["metric"] == "logit_accuracy"]
+    grid = controls_grid(RowTable.of(rows, effect="selectivity"), "all")
+    assert grid is not None
+    assert grid.columns[1:4] == ("gain of selectivity", "gain of logit accuracy", "raised for")
+    assert grid.rows[0][1:4] == ("0.00 [-0.03, 0.03]", "0.02 [0.01, 0.03]", "fear")

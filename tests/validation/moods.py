@@ -9,8 +9,8 @@ from contrans.validation.items import few_shot_prefix
 BLOCK = 2
 
 
-def protocol(model, family, split="test", per_label=3) -> EmotionProtocol:
-    return EmotionProtocol(model, family, block=BLOCK, split=split, per_label=per_label)
+def protocol(model, family, split="test", per_label=3, **settings: str) -> EmotionProtocol:
+    return EmotionProtocol(model, family, block=BLOCK, split=split, per_label=per_label, **settings)
 
 
 def planted(model, family) -> Directions:

@@ -60,6 +60,32 @@ def test_arms_tell_a_planted_direction_from_controls(worded, family):
     assert again == rows
 
 
+def test_by_selectivity_no_control_is_raised_that_only_disturbs(worded, family):
+    """Random directions so long that they drown the scenario raise the accuracy, and not the selectivity."""
+    directions, p = planted(worded, family), protocol(worded, family, effect="selectivity")
+    arms = ["unsteered", "transplanted", "own", "random", "wrong_concept"]
+    dev = calibrate(protocol(worded, family, "dev", effect="selectivity"), directions, arms=arms, doses=[2.0, 8.0])
+    curve = {(r.arm, r.dose): r.value for r in dev.rows if (r.concept, r.metric) == ("all", "selectivity")}
+    best = max(value for (arm, _), value in curve.items() if arm == "transplanted")
+    assert curve["transplanted", dev.doses["transplanted"]] >= 0.95 * best
+    meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])
+    rows, summary = validate(p, directions, meter, arms=arms, doses=dev.doses, random_draws=99)
+    value = {(r.concept, r.arm, r.metric): r for r in rows}
+    for arm in ("transplanted", "own"):
+        gain, shared = value["all", arm, "gain"], value["all", arm, "selectivity"]
+        assert gain.value == pytest.approx(shared.value - value["all", "unsteered", "selectivity"].value)
+        assert gain.low > 0.2
+        assert summary[arm]["value"] == shared.value
+        assert all(value[c.concept, arm, "mcnemar_p"].n == p.n_items for c in family)
+    assert summary["gain_recovered"]["value"] == pytest.approx(1.0)
+    assert value["all", "random", "gain"].low <= 0 <= value["all", "random", "gain"].high
+    assert value["all", "wrong_concept", "gain"].high < 0
+    assert value["all", "transplanted", "random_p"].value == summary["random_p/transplanted"]["value"] <= 0.05
+    # the accuracy stands beside it
+    moved, base = (value["all", arm, "logit_accuracy"].value for arm in ("random", "unsteered"))
+    assert value["all", "random", "logit_accuracy_gain"].value == pytest.approx(moved - base)
+
+
 def test_random_draws_give_a_p_value(worded, family):
     directions = planted(worded, family)
     meter = FluencyMeter(worded, BLOCK, ["the cat sat there"])

@@ -5,16 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from contrans.concepts import contrast_sets
-from contrans.errors import TextError
+from contrans.errors import SpecError, TextError
 from contrans.transplants import Transplant
 from contrans.validation.comparison import validate
+from contrans.validation.drift import changes
 from contrans.validation.emotion import Scores
 from contrans.validation.fluency import FluencyMeter
 from contrans.validation.items import few_shot_prefix, sides
-from contrans.validation.rows import rows_of
-from contrans.validation.shares import mean_share, once
+from contrans.validation.outcomes import Outcomes, paired
+from contrans.validation.rows import gain_rows, mcnemar_rows, rows_of
+from contrans.validation.shares import mean_share, merged, once
+from contrans.validation.statistics import wilson
 from tests.validation.moods import BLOCK, planted, protocol
 
 
@@ -78,6 +82,44 @@ def test_a_disturbed_model_has_accuracy_and_no_selectivity(model, family):
     right, half = (shares(p, Scores(np.eye(2)[to], to, np.eye(2)[to]), p.concepts[0]) for to in (p.truth, disturbed))
     assert (right["logit_accuracy"], half["logit_accuracy"]) == (0, 0.5)
     assert right["selectivity"] == half["selectivity"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_by_selectivity_an_item_counts_as_one_answer_named_or_not(model, family, n_labels):
+    """Interval, McNemar and what is kept of each item, against counts of answers made by hand."""
+    p = protocol(model, family[:n_labels], per_label=6, effect="selectivity")
+    p.label_bias = np.zeros(n_labels)
+    rng = np.random.default_rng(1)
+    named = {arm: rng.integers(0, n_labels, p.n_items) for arm in ("unsteered", "own")}
+    # one label is never missed, so that all values of its items are 0 or 1
+    named = {arm: np.where(p.truth == 0, 0, answers) for arm, answers in named.items()}
+    found = {
+        arm: merged([{c: p.hits(Scores(np.eye(n_labels)[to], to, np.eye(n_labels)[to]), c) for c in p.concepts}])
+        for arm, to in named.items()
+    }
+    assert next(iter(found["own"])) == p.effect == "selectivity"
+    rows = mcnemar_rows(p, found, "own", 1.0)
+    tested = {r.concept: r for r in rows if r.metric == "mcnemar_p"}
+    kept = Outcomes.of(p.effect, [str(i) for i in range(p.n_items)], found)
+    gains = {r.concept: r for r in gain_rows(p, found, "own", 1.0) if r.metric == "gain"}
+    shown = {r.concept: r for r in rows_of(p, found["own"], "test", "own", 1.0, bootstrap=True) if r.metric == p.effect}
+    for label, concept in enumerate(p.concepts):
+        before, after = (answers == label for answers in named.values())
+        won, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        assert tested[concept].value == pytest.approx(binomtest(won, won + lost).pvalue)
+        assert (tested[concept].n, gains[concept].n, shown[concept].n) == (p.n_items,) * 3
+        # each item's own value, of which the mean is the effect
+        first, second = paired(kept, kept, "own", concept)
+        assert len(first) == p.n_items
+        np.testing.assert_array_equal(first, second)
+        assert first.mean() == pytest.approx(shown[concept].value)
+        assert changes({concept: paired(kept, kept, "own", concept)})[0].verdict == "unchanged"
+        change = kept.arms["own"][concept] - kept.arms["unsteered"][concept]
+        assert change.mean() == pytest.approx(gains[concept].value)
+        # no share of one kind of items: Wilson's interval would be too narrow
+        share = wilson(round(shown[concept].value * p.n_items), p.n_items) if label == 0 else None
+        assert share is None or (shown[concept].low, shown[concept].high) != (share.low, share.high)
+    assert {r.metric for r in gain_rows(p, found, "own", 1.0)} == {"gain", "logit_accuracy_gain"}
 
 
 def test_the_unsteered_answers_that_a_pair_is_read_from_are_not_asked_for_again(model, family, monkeypatch):
@@ -180,3 +222,5 @@ def test_bad_input(model, family):
         protocol(model, family[:1])
     with pytest.raises(TextError, match="at least two contrast sets with one template"):
         protocol(model, [*family, *contrast_sets(["civility"])])
+    with pytest.raises(SpecError, match="no effect 'accuracy'; use one of logit_accuracy, selectivity"):
+        protocol(model, family, effect="accuracy")

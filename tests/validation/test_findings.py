@@ -160,6 +160,16 @@ def test_a_control_that_moves_the_effect_is_named_with_what_of_it_is_disturbance
     assert all(words in f.sentence for f, (_, words) in zip(found, expected, strict=True))
 
 
+def test_by_selectivity_all_that_a_control_moves_counts_and_power_is_that_of_the_others_scenarios():
+    rows = [{**r, "metric": "selectivity", "n": 180} for r in emotion_rows(p=0.4) if r["metric"] == "logit_accuracy"]
+    rows += [*emotion_rows(p=0.4), row("all", "shuffled_map", "gain", 0.05, low=0.02, high=0.08)]
+    rows.append(row("all", "shuffled_map", "logit_accuracy_gain", 0.05, low=0.02, high=0.08))
+    found = {f.code: f for f in findings_of({**document(rows), "effects": {"emotion": "selectivity"}})}
+    assert found["control_moves"].severity == "warning"
+    assert "raises selectivity too, by 0.05" in found["control_moves"].sentence
+    assert "n=150 sees differences of ±8 points" in found["not_significant"].sentence
+
+
 def test_failures_come_first_and_nothing_is_said_twice():
     found = findings_of(document(match_rate=0.1, rows=[*emotion_rows(p=0.4), row("all", "own", "empty", 0.3)]))
     assert [f.severity for f in found] == sorted((f.severity for f in found), key=["failure", "warning", "note"].index)
