@@ -90,7 +90,7 @@ def by_item(hit: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Hits [items] whose plain mean over the items that count is their share, NaN where an item does not count."""
     n = np.count_nonzero(counts)
     weight = np.full(len(counts), np.nan)
-    for group in range(1, int(counts.max()) + 1):
+    for group in np.unique(counts[counts > 0]):
         weight[counts == group] = n / np.count_nonzero(counts == group)
     return hit * weight
 
