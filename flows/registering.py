@@ -141,6 +141,7 @@ def _versions(
             f"{concept}/{names['source']}/{names['target']}/{study.spec.validate_.protocol}",
             {
                 "protocol": study.spec.validate_.protocol,
+                "effect": validation["effect"],
                 "split": "test",
                 "concept": concept,
                 "doses": calibration["doses"],

@@ -16,7 +16,9 @@ SIDE_EFFECT_PROTOCOLS = ("perplexity", "capability")
 MEAN = "all"
 """The concept of a row that is a mean over concepts."""
 
-_DERIVED = ("gain", "selectivity_gain", "logit_accuracy_gain", "false_alarms", "gain_recovered")
+OF_THE_EFFECT = ("gain", "false_alarms", "gain_recovered")
+"""Metrics that say something of the protocol's effect, whichever that is."""
+_DERIVED = (*OF_THE_EFFECT, "selectivity_gain", "logit_accuracy_gain")
 _FIELDS = ("concept", "protocol", "split", "arm", "metric", "dose", "value", "low", "high", "n")
 _BORROWED = {"wrong_concept": ("transplanted",)}
 

@@ -166,6 +166,7 @@ def register_rescored(
         one.validation.name,
         manifest={
             "protocol": base["protocol"],
+            "effect": found.outcomes.effect,
             "split": "test",
             "concept": concept,
             "doses": {arm: dose for arm, dose in base["doses"].items() if arm in found.outcomes.arms},

@@ -9,13 +9,14 @@ from typing import Any
 from contrans.errors import ContransError
 from contrans.validation.drift import changes
 from contrans.validation.outcomes import FILE, Outcomes, paired
-from contrans.validation.row_table import MEAN, is_p_value
+from contrans.validation.row_table import MEAN, OF_THE_EFFECT, is_p_value
 from contrans.validation.wording import p_value
 from registry.browse.facts import settings
 from registry.browse.reading import Reader
 from registry.gates import CHOSEN_ON
 from registry.records import Result, Version
 
+_Measured = tuple[Result, Outcomes | None]
 _ARMS = ("transplanted", "unsteered", "own")
 _MADE_WITH = ("vector", "map")  # inputs whose settings are compared too: they are what makes a transplant differ
 _VERDICTS = {"better": "higher", "worse": "lower", "unchanged": "no difference"}
@@ -91,7 +92,8 @@ def compared_numbers(registry: Reader, versions: Sequence[Version]) -> list[Numb
     """What validations say of versions on test, and how the others differ from the first.
 
     Where the validations of two kept the outcomes of their items, the effect is compared by a paired test on the items
-    that they share; every other number by the intervals of the two (see `difference`).
+    that they share; every other number by the intervals of the two (see `difference`). What is said of the effect, such
+    as the gain recovered, is not compared where that is the accuracy in one and the selectivity in the other.
     """
     measured = [_measured(registry, version) for version in versions]
     scored: dict[str, Any] = {}
@@ -116,7 +118,8 @@ def compared_numbers(registry: Reader, versions: Sequence[Version]) -> list[Numb
                 found = (change.change, change.low, change.high, change.p_holm)
                 differences.append(Difference(*found, "paired", _VERDICTS[change.verdict]))
             else:
-                differences.append(_by_intervals(results[0], result) if i else None)
+                alike = i and _of_one_effect(key[2], measured[0].get(key), measured[i].get(key))
+                differences.append(_by_intervals(results[0], result) if alike else None)
         numbers.append(Number(*key, results, tuple(differences)))
     return numbers
 
@@ -142,6 +145,11 @@ def _name(key: tuple[str, str, str], i: int) -> str:
     return "\n".join((*key, str(i)))
 
 
+def _of_one_effect(metric: str, first: _Measured | None, other: _Measured | None) -> bool:
+    effects = {of[1].effect for of in (first, other) if of is not None and of[1] is not None}
+    return metric not in OF_THE_EFFECT or len(effects) < 2
+
+
 def _by_intervals(first: Result | None, other: Result | None) -> Difference | None:
     ends = None if first is None or other is None else difference(first, other)
     if ends is None or first is None or other is None or first.value is None or other.value is None:
@@ -150,9 +158,9 @@ def _by_intervals(first: Result | None, other: Result | None) -> Difference | No
     return Difference(other.value - first.value, *ends, None, "intervals", verdict)
 
 
-def _measured(registry: Reader, version: Version) -> dict[tuple[str, str, str], tuple[Result, Outcomes | None]]:
+def _measured(registry: Reader, version: Version) -> dict[tuple[str, str, str], _Measured]:
     """By protocol, arm and metric: the number, its own concept's before the mean, and the items it was measured on."""
-    found: dict[tuple[str, str, str], tuple[Result, Outcomes | None]] = {}
+    found: dict[tuple[str, str, str], _Measured] = {}
     for validation in registry.validations(version):
         outcomes = None
         if FILE in registry.files(validation):

@@ -20,7 +20,15 @@ LIKE = np.where(np.arange(N) < 3, ~BEFORE, BEFORE)  # three items fewer are righ
 BETTER = np.arange(N) < 46
 
 
-def register(registry: Registry, hits: np.ndarray, seed: int, *, items: bool = True, name: str = "a") -> Version:
+def register(
+    registry: Registry,
+    hits: np.ndarray,
+    seed: int,
+    *,
+    items: bool = True,
+    name: str = "a",
+    effect: str = "logit_accuracy",
+) -> Version:
     """A transplant that is right on some items, as its validation says; its unsteered model is right on every other."""
     model = registry.register("model", TARGET.name, manifest=TARGET.to_json())
     transplant = registry.register(
@@ -36,9 +44,8 @@ def register(registry: Registry, hits: np.ndarray, seed: int, *, items: bool = T
         value, half = float(right.mean()), 1.96 * float(right.std()) / sqrt(N)
         for metric in ("logit_accuracy", "token_accuracy"):
             rows.append(Result("anger", "emotion", "test", arm, metric, None, value, value - half, value + half, N))
-    kept = Outcomes(
-        "logit_accuracy", tuple(map(str, range(N))), {a: {"anger": r.astype(float)} for a, r in arms.items()}
-    )
+    rows.append(Result("anger", "emotion", "test", "transplanted", "gain_recovered", None, 0.9, 0.8, 1.0, N))
+    kept = Outcomes(effect, tuple(map(str, range(N))), {a: {"anger": r.astype(float)} for a, r in arms.items()})
     registry.register(
         "validation",
         f"{name}/emotion",
@@ -57,6 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed, hits in enumerate((BEFORE, LIKE, BETTER), 1):
             register(registry, hits, seed)
         register(registry, BETTER, 4, items=False, name="b")
+        register(registry, BETTER, 5, name="c", effect="selectivity")
     return folder
 
 
@@ -98,6 +106,15 @@ def test_other_numbers_are_compared_by_their_intervals(typed: Typed, home: Path)
 def test_without_items_intervals_decide(typed: Typed, home: Path) -> None:
     found = numbers(typed, home, "a@1", "b")
     assert {d["test"] for n in found.values() for d in n["differences"] if d} == {"intervals"}
+
+
+def test_what_is_said_of_two_effects_is_not_compared(typed: Typed, home: Path) -> None:
+    found = numbers(typed, home, "a@1", "a@2", "c")
+    of_accuracy, of_selectivity = found["transplanted", "gain_recovered"]["differences"][1:]
+    assert of_accuracy["verdict"] == "no difference"
+    assert of_selectivity is None
+    # the accuracy is the effect of one of them only, and is compared as other numbers are
+    assert found["transplanted", "logit_accuracy"]["differences"][2]["test"] == "intervals"
 
 
 def test_cosines_and_settings(typed: Typed, home: Path) -> None:
