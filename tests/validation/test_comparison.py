@@ -60,8 +60,8 @@ def test_arms_tell_a_planted_direction_from_controls(worded, family):
     assert again == rows
 
 
-def test_by_selectivity_no_control_is_raised_that_only_disturbs(worded, family):
-    """Random directions so long that they drown the scenario raise the accuracy, and not the selectivity."""
+def test_by_selectivity_all_that_is_judged_is_of_it_and_no_control_is_raised(worded, family):
+    """Doses, gains, tests and p-values are of the selectivity, and no random direction has any in the mean."""
     directions, p = planted(worded, family), protocol(worded, family, effect="selectivity")
     arms = ["unsteered", "transplanted", "own", "random", "wrong_concept"]
     dev = calibrate(protocol(worded, family, "dev", effect="selectivity"), directions, arms=arms, doses=[2.0, 8.0])
