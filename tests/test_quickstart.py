@@ -1,4 +1,4 @@
-"""The quickstart on the real pair: what the README promises, with fewer random draws and test items than it."""
+"""The quickstart on the real pair: what the README promises, with fewer rows, draws and test items than it."""
 
 import json
 import os
@@ -11,7 +11,15 @@ import pytest
 
 pytestmark = pytest.mark.real
 
-SMALL = ["corpus.wrapped=1200", "corpus.truncated=800", "validate.test_per_label=20", "validate.doses=[0.15, 0.2, 0.3]"]
+SMALL = [
+    "corpus.wrapped=800",
+    "corpus.truncated=600",
+    "blocks.control_draws=5",
+    "validate.doses=[0.2, 0.3]",
+    "validate.random_draws=5",
+    "validate.dev_per_label=6",
+    "validate.test_per_label=12",
+]
 MEMORY = 6 * 1024**2  # KiB
 
 
